@@ -1,0 +1,88 @@
+package apikey
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// closeTimeout bounds the last flush: who stops a server must not wait
+	// for a store that is gone.
+	closeTimeout = 5 * time.Second
+	// watchRetry is the pause before a lost watch is taken up again.
+	watchRetry = time.Second
+)
+
+// start begins the work that goes on until Close.
+func (k *Keyring) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	k.stop = stop
+	k.stopped.Go(func() { k.flushUntil(ctx) })
+	k.stopped.Go(func() { k.countUntil(ctx) })
+	if watcher, ok := k.store.(Watcher); ok {
+		k.index.close()
+		k.stopped.Go(func() { k.watchUntil(ctx, watcher) })
+	}
+}
+
+// Close brings all usage to the store and closes it.
+func (k *Keyring) Close() error {
+	k.stop()
+	k.stopped.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return errors.Join(k.flush(ctx, true), k.store.Close())
+}
+
+// Flush brings all usage to the store now.
+func (k *Keyring) Flush(ctx context.Context) error { return k.flush(ctx, true) }
+
+func (k *Keyring) flush(ctx context.Context, all bool) error {
+	k.flushing.Lock()
+	defer k.flushing.Unlock()
+	start := time.Now()
+	keys, err := k.recorder.flush(ctx, func(ctx context.Context, fn func(Tx) error) error {
+		return k.update(ctx, "flush", fn)
+	}, all)
+	if keys > 0 || err != nil {
+		k.observer.UsageFlushed(keys, time.Since(start), err)
+	}
+	if dropped := k.recorder.takeDropped(); dropped > 0 {
+		k.observer.UsageDropped(dropped)
+	}
+	if err != nil {
+		return unavailable("writing usage", err)
+	}
+	return nil
+}
+
+func (k *Keyring) flushUntil(ctx context.Context) {
+	tick := time.NewTicker(k.flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			k.flush(ctx, false) // the observer is told; the usage is kept
+		}
+	}
+}
+
+// watchUntil keeps the index true to what other processes write. While nobody
+// says what they do, every check asks the store.
+func (k *Keyring) watchUntil(ctx context.Context, watcher Watcher) {
+	for ctx.Err() == nil {
+		watcher.Watch(ctx, k.index.open, func(t Table, key []byte) {
+			if t == TableKeys && len(key) == len(ID{}) {
+				k.index.change(ID(key))
+			}
+		})
+		k.index.close()
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchRetry):
+		}
+	}
+}

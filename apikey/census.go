@@ -1,0 +1,119 @@
+package apikey
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// The census counts keys by what only their records tell. It reads a slice at a
+// time and pauses as long as that took, many times over.
+const (
+	censusSlice    = 1000
+	censusPause    = 50 // times as long as a slice took
+	censusInterval = 10 * time.Minute
+	expiringSoon   = 7 * 24 * time.Hour
+)
+
+type census struct {
+	expired, expiring, at atomic.Int64
+}
+
+func (k *Keyring) countUntil(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause := censusInterval
+		if k.count(ctx) != nil {
+			pause = k.flushEvery
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (k *Keyring) count(ctx context.Context) error {
+	var expired, expiring int64
+	now := k.clock()
+	for from := (ID{}); ; {
+		start := time.Now()
+		seen := 0
+		err := k.store.View(ctx, func(tx Reader) error {
+			return tx.Scan(TableKeys, Range{From: from[:], Limit: censusSlice}, func(key, value []byte) bool {
+				if len(key) != len(from) {
+					return true
+				}
+				from = ID(key)
+				seen++
+				if r, err := decodeRecord(from, value); err == nil && !r.Revoked() && !r.ExpiresAt.IsZero() {
+					switch {
+					case r.Expired(now):
+						expired++
+					case r.Expired(now.Add(expiringSoon)):
+						expiring++
+					}
+				}
+				return seen < censusSlice
+			})
+		})
+		if err != nil {
+			return err
+		}
+		if seen < censusSlice {
+			k.census.expired.Store(expired)
+			k.census.expiring.Store(expiring)
+			k.census.at.Store(now.UnixMilli())
+			return nil
+		}
+		from = from.next()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(censusPause * time.Since(start)):
+		}
+	}
+}
+
+// Stats is a summary of a Keyring and its store.
+type Stats struct {
+	// Issued counts the keys in the store, Revoked those of them that are
+	// revoked.
+	Issued, Revoked uint64
+	// Expired and ExpiringSoon count keys that are not revoked and whose life
+	// has ended, or ends within 7 days, as of CountedAt. CountedAt is zero
+	// until they have been counted.
+	Expired, ExpiringSoon uint64
+	CountedAt             time.Time
+}
+
+// Stats reads the counts of keys.
+func (k *Keyring) Stats(ctx context.Context) (s Stats, err error) {
+	err = k.view(ctx, "stats", func(tx Reader) (err error) {
+		if s.Issued, err = counted(tx, countIssued); err != nil {
+			return err
+		}
+		s.Revoked, err = counted(tx, countRevoked)
+		return err
+	})
+	if err != nil {
+		return s, unavailable("reading the counts of keys", err)
+	}
+	s.Expired = uint64(k.census.expired.Load())
+	s.ExpiringSoon = uint64(k.census.expiring.Load())
+	s.CountedAt = fromMillis(k.census.at.Load())
+	return s, nil
+}
+
+// IndexStats tells how the index does.
+type IndexStats struct {
+	Entries      int    // keys in the index
+	Hits, Misses uint64 // lookups that found a key in it, and that did not
+	Pending      int    // keys with usage that is not in the store
+}
+
+// IndexStats reads counters of the process; it does no I/O.
+func (k *Keyring) IndexStats() IndexStats {
+	s := IndexStats{Entries: k.index.entries(), Pending: k.recorder.size()}
+	s.Hits, s.Misses = k.index.lookups()
+	return s
+}

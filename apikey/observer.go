@@ -1,0 +1,57 @@
+package apikey
+
+import (
+	"context"
+	"time"
+)
+
+// ChangeKind names what happened to a key.
+type ChangeKind uint8
+
+// The kinds of change.
+const (
+	ChangeIssued ChangeKind = iota
+	ChangeRevoked
+)
+
+// String returns the kind as metrics and events name it.
+func (c ChangeKind) String() string {
+	if c == ChangeRevoked {
+		return "revoked"
+	}
+	return "issued"
+}
+
+// Change tells of one durable change of a key.
+type Change struct {
+	Kind ChangeKind
+	// Key is the record after the change.
+	Key Key
+	// By is who asked for it.
+	By Principal
+}
+
+// Observer is told what the Keyring does. Its methods are called on the
+// goroutine that did the work, after it is in force; they must be quick and
+// safe for concurrent use.
+type Observer interface {
+	// Changed tells of a durable change. ctx is that of the caller.
+	Changed(ctx context.Context, c Change)
+	// StoreOperation tells of a finished call of the store: "lookup", "list",
+	// "update" or "flush".
+	StoreOperation(operation string, took time.Duration, err error)
+	// UsageFlushed tells that the usage of a number of keys was written, or
+	// why it could not be; it is then kept for the next flush.
+	UsageFlushed(keys int, took time.Duration, err error)
+	// UsageDropped tells that uses were not recorded because the store could
+	// not take them for so long that the memory for them was full.
+	UsageDropped(uses int)
+}
+
+// unobserved is the Observer of a Keyring that has none.
+type unobserved struct{}
+
+func (unobserved) Changed(context.Context, Change)             {}
+func (unobserved) StoreOperation(string, time.Duration, error) {}
+func (unobserved) UsageFlushed(int, time.Duration, error)      {}
+func (unobserved) UsageDropped(int)                            {}

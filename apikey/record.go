@@ -1,0 +1,240 @@
+package apikey
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net/netip"
+)
+
+// record is a key as the store holds it. Its value is drawn here; texts are a
+// length as uvarint and the bytes, times are Unix milliseconds as uvarint.
+//
+//	offset  bytes  what
+//	0       1      version, 1
+//	1       1      flags, below
+//	2       1      algorithm of the digest
+//	3       32     digest of the secret
+//	35      ...    prefix of the token, organization, owner, name: texts
+//	               description: text                 with hasDescription
+//	               created by: text                  with hasCreator
+//	               key that minted it: 16 bytes      with hasMinter
+//	               expires at: time                  with hasExpiry
+//	               revoked at: time                  with hasRevocation
+//	-4      4      CRC-32C of the key id and all before
+//
+// The time of creation is in the key id.
+type record struct {
+	Key
+	prefix string
+	digest digest
+}
+
+const recordVersion = 1
+
+const (
+	flagReadWrite = 1 << iota
+	flagServiceAccount
+	hasDescription
+	hasCreator // absent when the owner created the key itself
+	hasMinter
+	hasExpiry
+	hasRevocation
+
+	knownFlags = 1<<iota - 1
+)
+
+// errDamaged says that a stored value is not what was written. It counts as
+// "could not find out".
+var errDamaged = errors.New("record does not match its checksum")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal appends the checksum that binds a value to the key it stands under.
+func seal(id ID, value []byte) []byte {
+	return binary.BigEndian.AppendUint32(value, checksum(id, value))
+}
+
+func checksum(id ID, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(id[:], castagnoli), castagnoli, value)
+}
+
+// unseal returns the value without its checksum, when it has the version.
+func unseal(id ID, sealed []byte, version byte) ([]byte, error) {
+	n := len(sealed) - 4
+	if n < 1 || binary.BigEndian.Uint32(sealed[n:]) != checksum(id, sealed[:n]) {
+		return nil, errDamaged
+	}
+	if sealed[0] != version {
+		return nil, fmt.Errorf("record has version %d, this program reads %d: a newer one wrote it", sealed[0], version)
+	}
+	return sealed[:n], nil
+}
+
+// owner returns the id of the user or service account that the key belongs to.
+func (r *record) owner() string {
+	if r.ServiceAccountID != "" {
+		return r.ServiceAccountID
+	}
+	return r.UserID
+}
+
+func (r *record) encode() []byte {
+	owner, flags := r.owner(), byte(0)
+	set := func(flag byte, when bool) {
+		if when {
+			flags |= flag
+		}
+	}
+	set(flagServiceAccount, r.ServiceAccountID != "")
+	set(flagReadWrite, r.Scope == ScopeReadWrite)
+	set(hasDescription, r.Description != "")
+	set(hasCreator, r.CreatedBy != owner)
+	set(hasMinter, !r.MintedBy.IsZero())
+	set(hasExpiry, !r.ExpiresAt.IsZero())
+	set(hasRevocation, !r.RevokedAt.IsZero())
+
+	b := make([]byte, 0, 160)
+	b = append(b, recordVersion, flags, byte(r.digest.algorithm))
+	b = append(b, r.digest.sum[:]...)
+	b = appendText(b, r.prefix)
+	b = appendText(b, r.OrganizationID)
+	b = appendText(b, owner)
+	b = appendText(b, r.Name)
+	if flags&hasDescription != 0 {
+		b = appendText(b, r.Description)
+	}
+	if flags&hasCreator != 0 {
+		b = appendText(b, r.CreatedBy)
+	}
+	if flags&hasMinter != 0 {
+		b = append(b, r.MintedBy[:]...)
+	}
+	if flags&hasExpiry != 0 {
+		b = binary.AppendUvarint(b, uint64(r.ExpiresAt.UnixMilli()))
+	}
+	if flags&hasRevocation != 0 {
+		b = binary.AppendUvarint(b, uint64(r.RevokedAt.UnixMilli()))
+	}
+	return seal(r.ID, b)
+}
+
+func decodeRecord(id ID, sealed []byte) (*record, error) {
+	value, err := unseal(id, sealed, recordVersion)
+	if err != nil {
+		return nil, fmt.Errorf("reading key %s: %w", id, err)
+	}
+	p := parser{rest: value[1:]}
+	r := &record{Key: Key{ID: id, CreatedAt: id.time()}}
+	flags := p.byte()
+	r.digest.algorithm = algorithm(p.byte())
+	copy(r.digest.sum[:], p.take(len(r.digest.sum)))
+	r.prefix = p.text()
+	r.Prefix = string(id.appendDigits([]byte(r.prefix + "_")))
+	r.OrganizationID = p.text()
+	owner := p.text()
+	r.Name = p.text()
+	if flags&flagServiceAccount != 0 {
+		r.ServiceAccountID = owner
+	} else {
+		r.UserID = owner
+	}
+	if flags&flagReadWrite != 0 {
+		r.Scope = ScopeReadWrite
+	}
+	if flags&hasDescription != 0 {
+		r.Description = p.text()
+	}
+	r.CreatedBy = owner
+	if flags&hasCreator != 0 {
+		r.CreatedBy = p.text()
+	}
+	if flags&hasMinter != 0 {
+		copy(r.MintedBy[:], p.take(len(r.MintedBy)))
+	}
+	if flags&hasExpiry != 0 {
+		r.ExpiresAt = fromMillis(p.int())
+	}
+	if flags&hasRevocation != 0 {
+		r.RevokedAt = fromMillis(p.int())
+	}
+	if p.failed || len(p.rest) != 0 || flags > knownFlags {
+		return nil, fmt.Errorf("reading key %s: %w", id, errDamaged)
+	}
+	return r, nil
+}
+
+// A usage record: version (1 byte), time, count (uvarint), address and user
+// agent (texts; an IPv4 address is 4 bytes, IPv6 16), checksum as above.
+const usageVersion = 1
+
+func (u *Usage) encode(id ID) []byte {
+	b := make([]byte, 0, 64+len(u.LastUsedUserAgent))
+	b = append(b, usageVersion)
+	b = binary.AppendUvarint(b, uint64(toMillis(u.LastUsedAt)))
+	b = binary.AppendUvarint(b, u.Count)
+	b = appendText(b, string(u.LastUsedIP.AsSlice()))
+	b = appendText(b, u.LastUsedUserAgent)
+	return seal(id, b)
+}
+
+// decodeUsage reads a usage record; no record is no usage.
+func decodeUsage(id ID, sealed []byte) (u Usage, err error) {
+	if sealed == nil {
+		return u, nil
+	}
+	value, err := unseal(id, sealed, usageVersion)
+	if err != nil {
+		return u, fmt.Errorf("reading the usage of key %s: %w", id, err)
+	}
+	p := parser{rest: value[1:]}
+	u.LastUsedAt = fromMillis(p.int())
+	u.Count = uint64(p.int())
+	u.LastUsedIP, _ = netip.AddrFromSlice(p.take(int(p.int())))
+	u.LastUsedUserAgent = p.text()
+	if p.failed {
+		return Usage{}, fmt.Errorf("reading the usage of key %s: %w", id, errDamaged)
+	}
+	return u, nil
+}
+
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+// parser takes values from the front of a byte string and remembers whether one
+// was missing. It copies what it hands out as text.
+type parser struct {
+	rest   []byte
+	failed bool
+}
+
+func (p *parser) take(n int) []byte {
+	if n < 0 || n > len(p.rest) {
+		p.failed = true
+		return nil
+	}
+	taken := p.rest[:n]
+	p.rest = p.rest[n:]
+	return taken
+}
+
+func (p *parser) byte() byte {
+	if b := p.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (p *parser) int() int64 {
+	n, size := binary.Uvarint(p.rest)
+	if size <= 0 {
+		p.failed = true
+		return 0
+	}
+	p.rest = p.rest[size:]
+	return int64(n)
+}
+
+func (p *parser) text() string { return string(p.take(int(p.int()))) }
