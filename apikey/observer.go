@@ -12,14 +12,22 @@ type ChangeKind uint8
 const (
 	ChangeIssued ChangeKind = iota
 	ChangeRevoked
+
+	changeCount
 )
 
-// String returns the kind as metrics and events name it.
-func (c ChangeKind) String() string {
-	if c == ChangeRevoked {
-		return "revoked"
+var changeNames = [changeCount]string{"issued", "revoked"}
+
+// String returns the kind as metrics and logs name it.
+func (c ChangeKind) String() string { return changeNames[c] }
+
+// ChangeKinds returns every kind, in order.
+func ChangeKinds() []ChangeKind {
+	all := make([]ChangeKind, changeCount)
+	for i := range all {
+		all[i] = ChangeKind(i)
 	}
-	return "issued"
+	return all
 }
 
 // Change tells of one durable change of a key.
