@@ -233,3 +233,7 @@ func unavailable(doing string, err error) error {
 	}
 	return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
 }
+
+// HoldsToken reports whether text contains what has the shape of a token of this
+// Keyring, good or not.
+func (k *Keyring) HoldsToken(text string) bool { return containsToken(text, k.prefixes) }

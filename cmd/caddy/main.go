@@ -1,11 +1,16 @@
+// Command caddy is Caddy with its standard modules and this plugin, built from
+// the versions that go.mod pins:
+//
+//	go run ./cmd/caddy run --config Caddyfile.example
 package main
 
 import (
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "time/tzdata"
 
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "go.etcd.io/bbolt"
-	_ "github.com/go-json-experiment/json"
+
+	_ "github.com/caddy-apikeys/caddy-apikeys"
 )
 
 func main() { caddycmd.Main() }

@@ -1,0 +1,209 @@
+// Package caddymodule is every face that Caddy sees: the app, the handlers, the
+// authentication provider, the admin routes, the Caddyfile and the commands.
+// Storage drivers are loaded by their module id and never imported.
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+	"github.com/caddy-apikeys/caddy-apikeys/metrics"
+	"github.com/caddy-apikeys/caddy-apikeys/storage"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+const (
+	appName       = "api_keys"
+	defaultDriver = "bolt"
+)
+
+// App holds the keys that the handlers `api_key_auth` and `api_key_management`
+// and the provider `api_key` work on. It is configured once, however many sites
+// use it; without configuration it keeps keys in a file under Caddy's data
+// directory.
+//
+// Configurations that name the same store share it over reloads: nothing is
+// closed and opened again, and no use of a key is lost. `caddy validate` and
+// `caddy adapt` do not touch the store, and work beside a running server.
+type App struct {
+	// The storage driver that keeps the keys. Default: `bolt`, a file named
+	// `api-keys.db` in Caddy's data directory.
+	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=api_keys.storage inline_key=driver"`
+
+	// The start of new tokens, before their underscore: 1 to 16 letters, digits
+	// and inner underscores. Default: `ak`.
+	Prefix string `json:"prefix,omitempty"`
+
+	// Prefixes of tokens that were made earlier and are still accepted.
+	RetiredPrefixes []string `json:"retired_prefixes,omitempty"`
+
+	// How many keys have a time series of their own in the metric
+	// `caddy_api_keys_key_requests_total`, by key id. Requests of further keys
+	// are counted together under `_other`. Default: 0, no such metric.
+	PerKeyMetrics int `json:"per_key_metrics,omitempty"`
+
+	ctx     caddy.Context
+	logger  *zap.Logger
+	events  *caddyevents.App
+	metrics *metrics.Metrics
+	driver  string
+	opener  storage.Driver
+	store   atomic.Pointer[sharedStore] // nil until it was acquired, and when it was released
+	keyring atomic.Pointer[apikey.Keyring]
+
+	complained atomic.Int64 // when, in Unix nanoseconds
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: appName, New: func() caddy.Module { return new(App) }}
+}
+
+// Provision reads the configuration. It does not open the store: Caddy provisions
+// configurations that it only validates.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger = ctx, ctx.Logger()
+	if a.PerKeyMetrics < 0 {
+		return fmt.Errorf("per_key_metrics is %d: it cannot be negative", a.PerKeyMetrics)
+	}
+	for _, prefix := range append([]string{a.prefix()}, a.RetiredPrefixes...) {
+		if err := apikey.CheckPrefix(prefix); err != nil {
+			return err
+		}
+	}
+	if err := a.loadDriver(ctx); err != nil {
+		return err
+	}
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("loading the events app: %w", err)
+	}
+	a.events = events.(*caddyevents.App)
+	if a.metrics, err = metrics.Register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	if err := metrics.RegisterState(ctx.GetMetricsRegistry(), a.keyring.Load); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	store, err := acquireStore(a.opener.Identity())
+	if err != nil {
+		return err
+	}
+	a.store.Store(store)
+	return nil
+}
+
+func (a *App) prefix() string {
+	if a.Prefix == "" {
+		return apikey.DefaultPrefix
+	}
+	return a.Prefix
+}
+
+func (a *App) loadDriver(ctx caddy.Context) error {
+	a.driver = defaultDriver
+	var module any
+	var err error
+	if a.StorageRaw == nil {
+		module, err = ctx.LoadModuleByID(storage.Namespace+"."+defaultDriver, nil)
+	} else {
+		module, err = ctx.LoadModule(a, "StorageRaw")
+	}
+	if err != nil {
+		return fmt.Errorf("loading the key storage: %w", err)
+	}
+	opener, ok := module.(storage.Driver)
+	if !ok {
+		return fmt.Errorf("loading the key storage: module %T is not a storage driver", module)
+	}
+	a.opener = opener
+	a.driver = strings.TrimPrefix(string(module.(caddy.Module).CaddyModule().ID), storage.Namespace+".")
+	return nil
+}
+
+// Start opens the store. The configuration is not loaded when it cannot be
+// opened, and the one before stays in force.
+func (a *App) Start() error {
+	_, err := a.Keyring()
+	return err
+}
+
+// Stop does nothing: requests of this configuration may still be running, and
+// the store is released by Cleanup.
+func (*App) Stop() error { return nil }
+
+// Cleanup releases the store. The last configuration that does brings all usage
+// to it and closes it.
+func (a *App) Cleanup() error {
+	if store := a.store.Swap(nil); store != nil {
+		return store.release()
+	}
+	return nil
+}
+
+// Keyring returns the keys under the policy of this configuration. It opens the
+// store if that was not done yet: Caddy starts apps in any order, so that a
+// request can come before Start.
+func (a *App) Keyring() (*apikey.Keyring, error) {
+	if keyring := a.keyring.Load(); keyring != nil {
+		return keyring, nil
+	}
+	store := a.store.Load()
+	if store == nil {
+		return nil, fmt.Errorf("%w: this configuration is no longer in use", apikey.ErrUnavailable)
+	}
+	shared, err := store.open(func() (*apikey.Keyring, error) { return a.open(a.ctx) })
+	if err != nil {
+		return nil, err
+	}
+	keyring, err := shared.With(apikey.Policy{Prefix: a.prefix(), RetiredPrefixes: a.RetiredPrefixes}, observer{a})
+	if err != nil {
+		return nil, err
+	}
+	a.keyring.Store(keyring)
+	return keyring, nil
+}
+
+// open makes the Keyring that configurations share. It must keep nothing of this
+// configuration, which it will outlive.
+func (a *App) open(ctx context.Context) (*apikey.Keyring, error) {
+	store, err := a.opener.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keyring, err := apikey.Open(store, apikey.Settings{}, apikey.Policy{}, backgroundObserver{a.metrics, a.driver})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return keyring, nil
+}
+
+// complaintInterval bounds how often the log says that keys cannot be looked up:
+// every request finds it out again.
+const complaintInterval = time.Second
+
+// complain logs that a key could not be looked up.
+func (a *App) complain(err error) {
+	now, last := time.Now().UnixNano(), a.complained.Load()
+	if now-last >= int64(complaintInterval) && a.complained.CompareAndSwap(last, now) {
+		a.logger.Error("API keys cannot be checked, requests are answered 503", zap.Error(err))
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,141 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os/signal"
+	"syscall"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "api-keys",
+		Short: "Issues, lists and revokes API keys of the running server",
+		Long: `
+Manages the API keys of a running Caddy through its admin endpoint. The store is
+never opened by this command.
+
+Tables are for people; with --json the output is for programs. A token is written
+to standard output once, when its key is made, and cannot be shown again.`,
+		CobraFunc: apiKeysCommand,
+	})
+}
+
+func apiKeysCommand(cmd *cobra.Command) {
+	o := new(operator)
+	cmd.PersistentFlags().StringVar(&o.address, "address", "", "The address of the admin endpoint: host:port, or a unix socket as unix//path (default: Caddy's)")
+	cmd.PersistentFlags().BoolVar(&o.json, "json", false, "Print JSON")
+	cmd.AddCommand(o.create(), o.list(), o.get(), o.revoke())
+	for _, sub := range cmd.Commands() {
+		sub.SilenceUsage = true // a failure is one sentence
+		sub.PreRun = func(*cobra.Command, []string) { o.out = sub.OutOrStdout() }
+	}
+}
+
+func (o *operator) create() *cobra.Command {
+	var organization string
+	body := make(map[string]*string)
+	cmd := &cobra.Command{
+		Use:   "create --organization <id> (--user <id> | --service-account <id>) --name <name>",
+		Short: "Issues a key and prints its token, once",
+		Args:  cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&organization, "organization", "", "The organization that the key belongs to")
+	for _, f := range []struct{ flag, field, usage string }{
+		{"user", "userId", "The user who owns the key"},
+		{"service-account", "serviceAccountId", "The service account that owns the key, instead of a user"},
+		{"name", "name", "What the key is for"},
+		{"description", "description", "More about it"},
+		{"scope", "scope", "read or read-write (default: read)"},
+		{"expires-at", "expiresAt", "When the key ends, as 2030-01-31T12:00:00Z (default: never)"},
+	} {
+		body[f.field] = cmd.Flags().String(f.flag, "", f.usage)
+	}
+	cmd.MarkFlagRequired("organization")
+	cmd.MarkFlagRequired("name")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		given := make(map[string]string)
+		for field, value := range body {
+			if *value != "" {
+				given[field] = *value
+			}
+		}
+		data, err := o.call(http.MethodPost, organizationPath(organization), given)
+		if err != nil {
+			return err
+		}
+		// Whoever asked must see the token, or there must be no such key.
+		signal.Ignore(syscall.SIGPIPE)
+		if err := o.printKey(data); err != nil {
+			return errors.Join(fmt.Errorf("printing the new key, which is revoked again: %w", err), o.undo(data))
+		}
+		return nil
+	}
+	return cmd
+}
+
+func (o *operator) undo(data json.RawMessage) error {
+	var key struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(data, &key); err != nil {
+		return err
+	}
+	_, err := o.call(http.MethodDelete, keyPath(key.ID), nil)
+	return err
+}
+
+func (o *operator) list() *cobra.Command {
+	var organization string
+	cmd := &cobra.Command{Use: "list --organization <id>", Short: "Lists the keys of an organization, newest first", Args: cobra.NoArgs}
+	cmd.Flags().StringVar(&organization, "organization", "", "The organization")
+	cmd.MarkFlagRequired("organization")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		items := []json.RawMessage{}
+		for cursor, more := "", true; more; {
+			query := url.Values{"limit": {"100"}}
+			if cursor != "" {
+				query.Set("cursor", cursor)
+			}
+			data, err := o.call(http.MethodGet, organizationPath(organization)+"?"+query.Encode(), nil)
+			if err != nil {
+				return err
+			}
+			var page struct {
+				Items      []json.RawMessage `json:"items"`
+				NextCursor string            `json:"nextCursor"`
+			}
+			if err := json.Unmarshal(data, &page); err != nil {
+				return fmt.Errorf("reading the answer of Caddy: %w", err)
+			}
+			items = append(items, page.Items...)
+			cursor, more = page.NextCursor, page.NextCursor != ""
+		}
+		return o.printList(items)
+	}
+	return cmd
+}
+
+func (o *operator) get() *cobra.Command {
+	return &cobra.Command{Use: "get <id>", Short: "Shows one key", Args: cobra.ExactArgs(1), RunE: o.one(http.MethodGet)}
+}
+
+func (o *operator) revoke() *cobra.Command {
+	return &cobra.Command{Use: "revoke <id>", Short: "Ends a key for good", Args: cobra.ExactArgs(1), RunE: o.one(http.MethodDelete)}
+}
+
+func (o *operator) one(method string) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, args []string) error {
+		data, err := o.call(method, keyPath(args[0]), nil)
+		if err != nil {
+			return err
+		}
+		return o.printKey(data)
+	}
+}

@@ -1,0 +1,200 @@
+package management
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxBody is the size of the largest body that is read, in bytes.
+const maxBody = 16 << 10
+
+// member describes one member of the JSON object that a call takes. All values
+// are strings.
+type member struct {
+	name     string
+	required bool
+	// blank accepts "", as if the member were absent. Elsewhere "" is refused.
+	blank bool
+	// operator keeps the member to the operator; to others it is unknown.
+	operator bool
+}
+
+// receive reads the body of r as one JSON object of the given members, and
+// returns the values of those that have one.
+func receive(w http.ResponseWriter, r *http.Request, members []member) (map[string]string, *Refusal) {
+	if refusal := requireJSON(r.Header); refusal != nil {
+		return nil, refusal
+	}
+	body, refusal := readBody(w, r)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return readObject(body, members)
+}
+
+// requireJSON refuses a body that is not declared as plain JSON, an empty one
+// too.
+func requireJSON(header http.Header) *Refusal {
+	for _, coding := range header.Values("Content-Encoding") {
+		if !strings.EqualFold(coding, "identity") {
+			return UnsupportedMediaType()
+		}
+	}
+	types := header.Values("Content-Type")
+	if len(types) != 1 {
+		return UnsupportedMediaType()
+	}
+	mediaType, parameters, err := mime.ParseMediaType(types[0])
+	if err != nil || mediaType != "application/json" {
+		return UnsupportedMediaType()
+	}
+	for name, value := range parameters {
+		if name != "charset" || !strings.EqualFold(value, "utf-8") {
+			return UnsupportedMediaType()
+		}
+	}
+	return nil
+}
+
+// readBody reads the body of r, but never much more of it than is accepted,
+// whatever its Content-Length says.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Refusal) {
+	if r.ContentLength > maxBody {
+		return nil, BodyTooLarge(maxBody)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if _, over := errors.AsType[*http.MaxBytesError](err); over {
+		return nil, BodyTooLarge(maxBody)
+	}
+	if err != nil {
+		return nil, invalidBody("", "the body could not be read to its end")
+	}
+	return body, nil
+}
+
+// readObject returns the values of the members of a JSON object. Those that are
+// absent or null have none.
+//
+// It is strict, because what is ignored is not in force: a mistyped expiresAt
+// would make a key that never ends. jsontext sees to names that repeat, to
+// invalid UTF-8 and to lone surrogates. No value of the client reaches a
+// message, and nothing nested is ever parsed.
+func readObject(body []byte, members []member) (map[string]string, *Refusal) {
+	in := jsontext.NewDecoder(bytes.NewBuffer(body))
+	if in.PeekKind() != jsontext.KindBeginObject {
+		return nil, invalidBody("", `the body must be a JSON object, such as {"name": "first"}`)
+	}
+	in.ReadToken()
+
+	values := make(map[string]string, len(members))
+	for in.PeekKind() != jsontext.KindEndObject {
+		token, err := in.ReadToken()
+		if err != nil {
+			return nil, syntaxRefusal(err, "")
+		}
+		name := token.String()
+		known := find(members, name)
+		if known == nil {
+			return nil, unknownField(name, in.InputOffset(), members)
+		}
+		switch kind := in.PeekKind(); kind {
+		case jsontext.KindString, jsontext.KindNull, jsontext.KindInvalid:
+			token, err := in.ReadToken()
+			switch {
+			case err != nil:
+				return nil, syntaxRefusal(err, name)
+			case kind == jsontext.KindNull:
+				continue
+			case token.String() == "" && !known.blank:
+				return nil, invalidField(name, name+" must not be empty: give a value, or leave it out")
+			}
+			values[name] = token.String()
+		default:
+			return nil, invalidField(name, name+" must be a JSON string")
+		}
+	}
+	if _, err := in.ReadToken(); err != nil { // a comma before the brace
+		return nil, syntaxRefusal(err, "")
+	}
+	if _, err := in.ReadToken(); err != io.EOF {
+		return nil, invalidBody("", "the body must end after its JSON object")
+	}
+
+	for _, m := range members {
+		if _, given := values[m.name]; m.required && !given {
+			return nil, missingField(m.name, m.name+" is required: send it as a JSON string")
+		}
+	}
+	return values, nil
+}
+
+func find(members []member, name string) *member {
+	for i := range members {
+		if members[i].name == name {
+			return &members[i]
+		}
+	}
+	return nil
+}
+
+// syntaxRefusal says where the JSON is broken. within is the member whose value
+// was being read, if any.
+func syntaxRefusal(err error, within string) *Refusal {
+	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
+	switch {
+	case !ok:
+		return invalidBody(within, "the body is not a whole JSON object")
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		// Only known names get as far as to repeat.
+		name := syntax.JSONPointer.LastToken()
+		return &Refusal{
+			Status: http.StatusBadRequest, Reason: ReasonDuplicateField, Field: name,
+			Message: name + " is given twice: send each field once",
+		}
+	case within != "":
+		return invalidBody(within, fmt.Sprintf("%s is not a valid JSON string in UTF-8, at byte %d of the body", within, syntax.ByteOffset))
+	}
+	return invalidBody("", fmt.Sprintf("the body is not valid JSON in UTF-8, at byte %d", syntax.ByteOffset))
+}
+
+// unknownField refuses the member that ends at a byte of the body.
+func unknownField(name string, end int64, members []member) *Refusal {
+	names := make([]string, len(members))
+	for i, m := range members {
+		names[i] = m.name
+	}
+	f := &Refusal{Status: http.StatusBadRequest, Reason: ReasonUnknownField}
+	called := ""
+	if repeatable(name) {
+		f.Field, called = name, fmt.Sprintf(" %q", name)
+	}
+	f.Message = fmt.Sprintf("unknown field%s, before byte %d of the body: the fields are %s", called, end, strings.Join(names, ", "))
+	return f
+}
+
+// repeatable reports whether a name that the client made up may stand in an
+// answer. What people mistype is short and of letters; a token that slipped
+// into the wrong place is longer and has digits.
+func repeatable(name string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-"
+	return name != "" && len(name) <= 32 && strings.Trim(name, letters) == ""
+}
+
+func invalidBody(field, message string) *Refusal {
+	return &Refusal{Status: http.StatusBadRequest, Reason: ReasonInvalidBody, Field: field, Message: message}
+}
+
+func invalidField(field, message string) *Refusal {
+	return &Refusal{Status: http.StatusBadRequest, Reason: ReasonInvalidField, Field: field, Message: message}
+}
+
+func missingField(field, message string) *Refusal {
+	return &Refusal{Status: http.StatusBadRequest, Reason: ReasonMissingField, Field: field, Message: message}
+}

@@ -1,0 +1,283 @@
+// Package boltstore keeps an [apikey.Store] in one bbolt file: the default, for
+// a gateway that runs alone.
+package boltstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	berrors "go.etcd.io/bbolt/errors"
+	"go.uber.org/zap"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+)
+
+// Store is a key store in a bbolt file:
+//
+//	meta                 bucket: what the file is
+//	  application        "caddy-apikeys"
+//	  format             "1"
+//	keys                 bucket: one for each table, by the table's name,
+//	organizations        created by the first record in it
+//	usage
+//	counts
+//
+// The file belongs to one process, which holds an exclusive lock on it.
+//
+// Updates that wait while another one is being synced to the disk are committed
+// together, with one sync. When a commit fails, what is in memory is dropped and
+// the file is opened again before anybody is answered, so that what is read
+// afterwards is what the disk has.
+//
+// A damaged or truncated file makes calls fail with [apikey.ErrUnavailable]. It
+// does not end the process, though it is mapped into its memory.
+type Store struct {
+	path string
+	file os.FileInfo // the file that was opened, to notice another one in its place
+	log  *zap.Logger
+
+	db atomic.Pointer[database] // nil while there is none to use
+
+	mu      sync.Mutex // guards replacing db, and what follows
+	closed  bool
+	retry   time.Time // not to be opened again before
+	failure error     // why it could not be opened last
+
+	queue   chan *update
+	closing chan struct{}
+	served  chan struct{} // closed when the committer has ended
+	close   sync.Once
+
+	commit func(*bolt.Tx) error // replaced by tests that make commits fail
+}
+
+var _ apikey.Store = (*Store)(nil)
+
+// Option changes how Open opens a store.
+type Option func(*Store)
+
+// WithLogger says where to log what an operator should know: a file that was
+// created empty, was readable by others, or fails. The default is nowhere.
+func WithLogger(log *zap.Logger) Option {
+	return func(s *Store) { s.log = log }
+}
+
+// Open opens the key store in the file at path. When there is no such file, it
+// is created without any key, for its owner alone, and so are missing
+// directories. A file that is not a sound key store is left alone, and the error
+// says what is wrong with it. When another process uses the file, Open gives up
+// after 3 seconds.
+func Open(path string, options ...Option) (*Store, error) {
+	s := &Store{
+		path:    canonical(path),
+		log:     zap.NewNop(),
+		queue:   make(chan *update),
+		closing: make(chan struct{}),
+		served:  make(chan struct{}),
+		commit:  (*bolt.Tx).Commit,
+	}
+	for _, option := range options {
+		option(s)
+	}
+	db, err := s.openFirst()
+	if err != nil {
+		return nil, fmt.Errorf("opening key store %s: %w", s.path, err)
+	}
+	s.db.Store(db)
+	go s.serve()
+	return s, nil
+}
+
+func (s *Store) openFirst() (*database, error) {
+	if _, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) {
+		created, err := create(s.path)
+		if err != nil {
+			return nil, fmt.Errorf("creating it: %w", err)
+		}
+		if created {
+			s.log.Warn("created an empty key store: no key is valid until one is issued", zap.String("path", s.path))
+		}
+	}
+	info, err := inspect(s.path)
+	if err != nil {
+		return nil, err
+	}
+	s.tighten(info)
+	db, err := openDatabase(s.path, forWriting)
+	if err != nil {
+		return nil, err
+	}
+	s.file, err = db.file.Stat()
+	return db, err
+}
+
+// tighten takes a file of ours from other users of the machine.
+func (s *Store) tighten(info os.FileInfo) {
+	mode := info.Mode().Perm()
+	if mode&0o077 == 0 || runtime.GOOS == "windows" {
+		return
+	}
+	log := s.log.With(zap.String("path", s.path), zap.Stringer("mode", mode))
+	if err := os.Chmod(s.path, mode&^0o077); err != nil {
+		log.Warn("other users of this machine can get at the key store; set its mode to 0600", zap.Error(err))
+		return
+	}
+	log.Warn("other users of this machine could get at the key store; its mode is 0600 now")
+}
+
+// openAgain opens the file after it was closed because of a fault. The caller
+// holds mu.
+func (s *Store) openAgain() (*database, error) {
+	if s.closed {
+		return nil, s.failed("using", apikey.ErrUnavailable, errClosed)
+	}
+	if time.Now().Before(s.retry) {
+		return nil, s.failure
+	}
+	err := s.unmoved()
+	if err == nil {
+		dropCached(s.path)
+		_, err = inspect(s.path)
+	}
+	var db *database
+	if err == nil {
+		db, err = openDatabase(s.path, forWriting)
+	}
+	if err != nil {
+		s.retry = time.Now().Add(time.Second)
+		if errors.Is(err, errLeaks) {
+			s.retry = time.Now().Add(time.Hour)
+		}
+		s.failure = s.failed("opening again", apikey.ErrUnavailable, err)
+		return nil, s.failure
+	}
+	s.db.Store(db)
+	return db, nil
+}
+
+var (
+	errClosed = errors.New("it is closed")
+	errMoved  = errors.New("the file was moved, deleted or replaced while in use: put it back, or restart Caddy to use what is there now")
+)
+
+// unmoved makes sure that the path still names the file that is in use: what is
+// written to one without a name is lost.
+func (s *Store) unmoved() error {
+	named, err := os.Stat(s.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(named, s.file) {
+		return errMoved
+	}
+	return err
+}
+
+func (s *Store) failed(doing string, kind, err error) error {
+	return fmt.Errorf("%s key store %s: %w: %w", doing, s.path, kind, err)
+}
+
+// current returns the open database. It waits while it is being opened again,
+// and tries to when that has failed.
+func (s *Store) current() (*database, error) {
+	if db := s.db.Load(); db != nil {
+		return db, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if db := s.db.Load(); db != nil {
+		return db, nil
+	}
+	return s.openAgain()
+}
+
+// begin starts a transaction on the database as it is open now.
+func (s *Store) begin(writable bool) (*database, *bolt.Tx, error) {
+	for {
+		db, err := s.current()
+		if err != nil {
+			return nil, nil, err
+		}
+		tx, err := db.begin(writable)
+		switch {
+		case err == nil:
+			return db, tx, nil
+		case errors.Is(err, berrors.ErrDatabaseNotOpen), errors.Is(err, os.ErrClosed):
+			continue // it was closed under us; current waits until that is over
+		case errors.Is(err, errLeaks):
+			s.db.CompareAndSwap(db, nil)
+		}
+		return nil, nil, s.failed("using", apikey.ErrUnavailable, err)
+	}
+}
+
+// View implements [apikey.Store].
+func (s *Store) View(ctx context.Context, fn func(apikey.Reader) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, tx, err := s.begin(false)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer s.recoverFault(&err)
+	return fn(&reader{store: s, tx: tx})
+}
+
+// recoverFault, deferred around a function of the caller, turns a memory fault
+// into an error: the function has touched a value in a part of the file that
+// cannot be read any more. Panics of the function's own go on.
+func (s *Store) recoverFault(err *error) {
+	p := recover()
+	if _, fault := p.(interface{ Addr() uintptr }); fault {
+		*err = s.failed("reading", apikey.ErrUnavailable, damage(p))
+		return
+	}
+	if p != nil {
+		panic(p)
+	}
+}
+
+// Close implements [apikey.Store].
+func (s *Store) Close() (err error) {
+	s.close.Do(func() {
+		close(s.closing)
+		<-s.served
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.closed, s.retry = true, time.Time{}
+		if db := s.db.Swap(nil); db != nil {
+			err = db.bolt.Close()
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("closing key store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// canonical returns the one path by which a file is known, whether it exists
+// yet or not: absolute, and without symbolic links as far as it exists.
+func canonical(path string) string {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if dir := filepath.Dir(path); dir != path {
+		return filepath.Join(canonical(dir), filepath.Base(path))
+	}
+	return path
+}
