@@ -79,10 +79,9 @@ func parseUint128(text string) (high, low uint64, ok bool) {
 
 // isBase62 reports whether text holds digits only.
 func isBase62(text string) bool {
+	all := uint8(0)
 	for i := range len(text) {
-		if digitOf[text[i]] == notDigit {
-			return false
-		}
+		all |= digitOf[text[i]]
 	}
-	return true
+	return all != notDigit // no digits together make up all of its bits
 }

@@ -39,7 +39,8 @@ func (k *Keyring) count(ctx context.Context) error {
 		start := time.Now()
 		seen := 0
 		err := k.store.View(ctx, func(tx Reader) error {
-			return tx.Scan(TableKeys, Range{From: from[:], Limit: censusSlice}, func(key, value []byte) bool {
+			first := from
+			return tx.Scan(TableKeys, Range{From: first[:], Limit: censusSlice}, func(key, value []byte) bool {
 				if len(key) != len(from) {
 					return true
 				}

@@ -149,7 +149,7 @@ func (x *index) find(id ID) (e entryView, ok bool) {
 		if x.tags[entry].Load() != low {
 			continue
 		}
-		if e, ok = x.read(entry); ok && e.high == high && e.low == low {
+		if x.read(entry, &e) && e.high == high && e.low == low {
 			if e.state&stateStale != 0 || x.closed.Load() {
 				break
 			}
@@ -161,7 +161,7 @@ func (x *index) find(id ID) (e entryView, ok bool) {
 		}
 	}
 	s.misses.Add(1)
-	return e, false
+	return entryView{}, false
 }
 
 // entryView is a consistent copy of an entry.
@@ -175,34 +175,44 @@ type entryView struct {
 	organization, owner string
 }
 
-// read copies an entry, or reports false when it is being written.
-func (x *index) read(entry uint64) (e entryView, ok bool) {
-	s := x.stripeOf(entry / ways)
-	words := x.words[entry*entryWords : (entry+1)*entryWords]
+// read copies an entry, or reports false when no key was ever in it. It waits
+// for a writer only when it keeps meeting one: a key that is in the index must
+// not be looked for in a store that may be gone.
+func (x *index) read(entry uint64, e *entryView) bool {
 	for range 4 {
-		sequence := words[wordSequence].Load()
-		if sequence == 0 || sequence&1 != 0 {
-			continue
+		if x.tryRead(entry, e) {
+			return true
 		}
-		e.high, e.low = words[wordHigh].Load(), words[wordLow].Load()
-		for i := range 4 {
-			binary.BigEndian.PutUint64(e.digest.sum[i*8:], words[wordDigest+i].Load())
-		}
-		e.expires = int64(words[wordExpires].Load())
-		e.state = words[wordState].Load()
-		text := words[wordText].Load()
-		block := s.text.Load()
-		if words[wordSequence].Load() != sequence {
-			continue
-		}
-		e.digest.algorithm = algorithm(e.state >> 8)
-		e.slot = slot{uint32(entry) + 1, uint16(e.state >> 16)}
-		texts := unsafe.String(&block.bytes[text>>32], textSize(text))
-		e.name, texts = texts[:IDLength], texts[IDLength:]
-		e.organization, e.owner = texts[:text>>8&0xff], texts[text>>8&0xff:]
-		return e, true
 	}
-	return e, false
+	s := x.stripeOf(entry / ways)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return x.tryRead(entry, e)
+}
+
+func (x *index) tryRead(entry uint64, e *entryView) bool {
+	words := x.words[entry*entryWords : (entry+1)*entryWords]
+	sequence := words[wordSequence].Load()
+	if sequence == 0 || sequence&1 != 0 {
+		return false
+	}
+	e.high, e.low = words[wordHigh].Load(), words[wordLow].Load()
+	for i := range 4 {
+		binary.BigEndian.PutUint64(e.digest.sum[i*8:], words[wordDigest+i].Load())
+	}
+	e.expires = int64(words[wordExpires].Load())
+	e.state = words[wordState].Load()
+	text := words[wordText].Load()
+	block := x.stripeOf(entry / ways).text.Load()
+	if words[wordSequence].Load() != sequence {
+		return false
+	}
+	e.digest.algorithm = algorithm(e.state >> 8)
+	e.slot = slot{uint32(entry) + 1, uint16(e.state >> 16)}
+	texts := unsafe.String(&block.bytes[text>>32], textSize(text))
+	e.name, texts = texts[:IDLength], texts[IDLength:]
+	e.organization, e.owner = texts[:text>>8&0xff], texts[text>>8&0xff:]
+	return true
 }
 
 // ticket is taken before a key is read from the store, and handed back with
@@ -234,6 +244,8 @@ func (x *index) fill(t ticket, r *record) slot {
 		if entry, found = x.makeRoom(set, low); !found {
 			return slot{}
 		}
+	} else if state := x.word(entry, wordState).Load(); state&stateStale == 0 {
+		return slot{uint32(entry) + 1, uint16(state >> 16)} // another was quicker
 	}
 	return x.write(entry, r)
 }

@@ -16,12 +16,14 @@ func (x *index) makeRoom(set, low uint64) (entry uint64, ok bool) {
 		x.crowded.Store(true)
 		return 0, false
 	}
-	if x.word(cold, wordHeat).Load() > 0 && !x.returned(set, low) {
-		return 0, false
-	}
-	for entry = first; entry < first+ways; entry++ {
-		if heat := x.word(entry, wordHeat); heat.Load() > 0 {
-			heat.Store(heat.Load() - 1)
+	if x.word(cold, wordHeat).Load() > 0 {
+		if !x.returned(set, low) {
+			return 0, false
+		}
+		for entry = first; entry < first+ways; entry++ {
+			if heat := x.word(entry, wordHeat); heat.Load() > 0 {
+				heat.Store(heat.Load() - 1)
+			}
 		}
 	}
 	return cold, x.retire(cold)

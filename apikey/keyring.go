@@ -141,7 +141,10 @@ func (e *entryView) judge(id ID, secret string, now int64) Verdict {
 	if !e.digest.matches(secret) {
 		return Verdict{Reason: ReasonUnknown}
 	}
-	v := Verdict{KeyID: id, KeyName: e.name, OrganizationID: e.organization, ExpiresAt: fromMillis(e.expires), entry: e.slot}
+	v := Verdict{
+		KeyID: id, KeyName: e.name, OrganizationID: e.organization, ExpiresAt: fromMillis(e.expires),
+		entry: e.slot, at: now,
+	}
 	if e.state&stateServiceAccount != 0 {
 		v.ServiceAccountID = e.owner
 	} else {
@@ -185,11 +188,11 @@ func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (Verdi
 	return e.judge(id, secret, k.clock().UnixMilli()), nil
 }
 
-// Use records that a verified key was accepted for a request. address is the
-// client's IP address as text; it and the user agent are kept cleaned and cut,
-// whatever a client sends. Use does no I/O.
+// Use records that a key was accepted for a request, as of the time at which it
+// was verified. address is the client's IP address as text; it and the user
+// agent are kept cleaned and cut, whatever a client sends. Use does no I/O.
 func (k *Keyring) Use(v *Verdict, address, userAgent string) {
-	k.recorder.record(v, k.clock().UnixMilli(), address, userAgent)
+	k.recorder.record(v, address, userAgent)
 }
 
 // view runs a read and tells the observer how it went.
@@ -207,10 +210,15 @@ const attempts = 5
 // when it runs again, so that the run that is known to count settles it.
 func (k *Keyring) update(ctx context.Context, operation string, fn func(Tx) error) (err error) {
 	start := time.Now()
+	unknown := false
 	for range attempts {
 		if err = k.store.Update(ctx, fn); !errors.Is(err, ErrOutcomeUnknown) {
 			break
 		}
+		unknown = true
+	}
+	if unknown && storeFault(err) != nil && !errors.Is(err, ErrOutcomeUnknown) {
+		err = fmt.Errorf("%w: %v", ErrOutcomeUnknown, err) // an earlier attempt may be in force
 	}
 	k.observer.StoreOperation(operation, time.Since(start), storeFault(err))
 	return err

@@ -18,12 +18,19 @@ func checkIdentity(field, id string) error {
 	if len(id) < 1 || len(id) > MaxIdentityLength {
 		return &FieldError{field, fmt.Sprintf("must have 1 to %d characters", MaxIdentityLength)}
 	}
-	for i := range len(id) {
-		if id[i] <= ' ' || id[i] > '~' {
-			return &FieldError{field, "may hold visible ASCII characters only, and no spaces"}
-		}
+	if !isIdentity(id) {
+		return &FieldError{field, "may hold visible ASCII characters only, and no spaces"}
 	}
 	return nil
+}
+
+func isIdentity(id string) bool {
+	for i := range len(id) {
+		if id[i] <= ' ' || id[i] > '~' {
+			return false
+		}
+	}
+	return len(id) >= 1 && len(id) <= MaxIdentityLength
 }
 
 // checkText refuses what would deceive the person who reads it: control

@@ -1,8 +1,8 @@
 package apikey
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"time"
 )
 
@@ -30,25 +30,22 @@ func (k *Keyring) Issue(ctx context.Context, by Principal, what Issue) (Issued, 
 	token, secret := newToken(k.policy.Prefix, r.ID)
 	r.Prefix = token[:len(token)-secretDigits-checksumDigits]
 	r.digest = digestOf(secret)
-	value := r.encode()
 
 	err = k.update(ctx, "issue", func(tx Tx) error {
 		if err := checkCaller(tx, by, now); err != nil {
 			return err
 		}
 		there, err := tx.Get(TableKeys, r.ID[:])
-		if err != nil {
+		if err != nil || there != nil { // by an earlier run, and it may have been revoked since
 			return err
 		}
-		if !bytes.Equal(there, value) { // not by an earlier run
-			if err := count(tx, countIssued); err != nil {
-				return err
-			}
+		if err := count(tx, countIssued); err != nil {
+			return err
 		}
 		if err := tx.Put(TableOrganizations, organizationKey(r.OrganizationID, r.ID), []byte{1}); err != nil {
 			return err
 		}
-		return tx.Put(TableKeys, r.ID[:], value)
+		return tx.Put(TableKeys, r.ID[:], r.encode())
 	})
 	if err != nil {
 		return Issued{}, refusalOr("issuing a key", err)
@@ -83,9 +80,9 @@ func (k *Keyring) newRecord(by Principal, what Issue, now time.Time) (*record, e
 	if err := checkText("description", r.Description, MaxDescriptionLength); err != nil {
 		return nil, err
 	}
-	for field, text := range map[string]string{"name": r.Name, "description": r.Description} {
-		if containsToken(text, k.prefixes) {
-			return nil, &FieldError{field, "holds a token; revoke that key if others have seen it"}
+	for _, f := range []struct{ field, text string }{{"name", r.Name}, {"description", r.Description}} {
+		if containsToken(f.text, k.prefixes) {
+			return nil, &FieldError{f.field, "holds a token; revoke that key if others have seen it"}
 		}
 	}
 	if err := checkIdentity("organization", r.OrganizationID); err != nil {
@@ -98,7 +95,8 @@ func (k *Keyring) newRecord(by Principal, what Issue, now time.Time) (*record, e
 	if err := checkIdentity(field, r.owner()); err != nil {
 		return nil, err
 	}
-	if r.Expired(now) {
+	// Asked of the time as it was given: a record cannot tell 1970 from never.
+	if end := what.ExpiresAt; !end.IsZero() && !now.Before(end.Truncate(time.Millisecond)) {
 		return nil, &FieldError{"expiresAt", "must be in the future"}
 	}
 	return r, nil
@@ -149,9 +147,12 @@ func (k *Keyring) Get(ctx context.Context, by Principal, id ID) (Key, error) {
 type ListQuery struct {
 	// After is the last key of the page before; zero for the first page.
 	After ID
-	// Limit is how many keys a page has at the most.
+	// Limit is how many keys a page has at the most, from 1 to 1,000; what
+	// lies outside is taken for the nearer of them.
 	Limit int
 }
+
+const maxPage = 1000
 
 // Page is a part of a list of keys, newest first.
 type Page struct {
@@ -165,24 +166,35 @@ func (k *Keyring) List(ctx context.Context, by Principal, q ListQuery) (Page, er
 	if by.Scope != ScopeReadWrite {
 		return Page{}, ErrScope
 	}
+	limit := min(max(q.Limit, 1), maxPage)
+	var ids []ID
+	err := k.view(ctx, "list", func(tx Reader) (err error) {
+		ids, err = scanOrganization(tx, by.OrganizationID, q.After, limit+1)
+		return err
+	})
+	if err != nil {
+		return Page{}, refusalOr("listing keys", err)
+	}
 	var page Page
-	err := k.view(ctx, "list", func(tx Reader) error {
-		page = Page{}
-		ids, err := scanOrganization(tx, by.OrganizationID, q.After, q.Limit+1)
-		if err != nil {
-			return err
-		}
-		if len(ids) > q.Limit {
-			ids = ids[:q.Limit]
-			page.Next = ids[q.Limit-1]
-		}
-		for _, id := range ids {
-			pending := k.recorder.pending(id)
+	if len(ids) > limit {
+		ids = ids[:limit]
+		page.Next = ids[limit-1]
+	}
+	pending := make([][]pendingUse, len(ids)) // as in Get
+	for i, id := range ids {
+		pending[i] = k.recorder.pending(id)
+	}
+	err = k.view(ctx, "list", func(tx Reader) error {
+		page.Keys = make([]Key, 0, len(ids))
+		for i, id := range ids {
 			r, err := getOwn(tx, by, id)
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
-			if err := addUsage(tx, &r.Key, pending); err != nil {
+			if err := addUsage(tx, &r.Key, pending[i]); err != nil {
 				return err
 			}
 			page.Keys = append(page.Keys, r.Key)
@@ -207,8 +219,10 @@ func (k *Keyring) Revoke(ctx context.Context, by Principal, id ID) (Key, error) 
 	var key Key
 	changed := false // by any run: the last may find what the one before left
 	err := k.update(ctx, "revoke", func(tx Tx) error {
-		if err := checkCaller(tx, by, now); err != nil {
-			return err
+		if !changed || id != by.KeyID { // else an earlier run ended the caller's own key
+			if err := checkCaller(tx, by, now); err != nil {
+				return err
+			}
 		}
 		r, err := getOwn(tx, by, id)
 		if err != nil {
@@ -225,10 +239,16 @@ func (k *Keyring) Revoke(ctx context.Context, by Principal, id ID) (Key, error) 
 			}
 		}
 		key = r.Key
-		return addUsage(tx, &key, pending)
+		if err := addUsage(tx, &key, pending); !errors.Is(err, errDamaged) {
+			return err
+		}
+		return nil // a key must not live on because its usage is damaged
 	})
-	// Also when it failed: the key may be revoked all the same.
-	k.index.change(id)
+	// Also when it failed: the key may be revoked all the same. Not when it was
+	// refused: nobody may drive another's key out of the index.
+	if err == nil || changed {
+		k.index.change(id)
+	}
 	if err != nil {
 		return Key{}, refusalOr("revoking key "+id.String(), err)
 	}

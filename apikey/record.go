@@ -159,8 +159,12 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	if flags&hasRevocation != 0 {
 		r.RevokedAt = fromMillis(p.int())
 	}
-	if p.failed || len(p.rest) != 0 || flags > knownFlags {
+	if p.failed || len(p.rest) != 0 || flags > knownFlags || !isIdentity(r.OrganizationID) || !isIdentity(owner) {
 		return nil, fmt.Errorf("reading key %s: %w", id, errDamaged)
+	}
+	if r.digest.algorithm != algorithmSHA256 {
+		return nil, fmt.Errorf("reading key %s: its digest has algorithm %d, which this program does not know: a newer one wrote it",
+			id, r.digest.algorithm)
 	}
 	return r, nil
 }
@@ -193,7 +197,7 @@ func decodeUsage(id ID, sealed []byte) (u Usage, err error) {
 	u.Count = uint64(p.int())
 	u.LastUsedIP, _ = netip.AddrFromSlice(p.take(int(p.int())))
 	u.LastUsedUserAgent = p.text()
-	if p.failed {
+	if p.failed || len(p.rest) != 0 {
 		return Usage{}, fmt.Errorf("reading the usage of key %s: %w", id, errDamaged)
 	}
 	return u, nil

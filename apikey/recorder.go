@@ -28,13 +28,13 @@ type recorder struct {
 }
 
 // record notes a use. Memory is allocated only when the client has changed.
-func (u *recorder) record(v *Verdict, now int64, address, userAgent string) {
-	ok, displaced := u.index.use(v.KeyID, v.entry, now, address, userAgent)
+func (u *recorder) record(v *Verdict, address, userAgent string) {
+	ok, displaced := u.index.use(v.KeyID, v.entry, v.at, address, userAgent)
 	if displaced != nil {
 		u.keep(displaced, 0)
 	}
 	if !ok {
-		u.keep(newClient(v.KeyID, now, address, userAgent), 1)
+		u.keep(newClient(v.KeyID, v.at, address, userAgent), 1)
 	}
 }
 
@@ -45,7 +45,7 @@ func (u *recorder) keep(c *client, uses uint64) {
 	p := u.spill[c.id]
 	if p == nil {
 		if len(u.spill) >= maxSpill {
-			u.dropped++
+			u.dropped += int(uses)
 			return
 		}
 		p = &pendingUse{id: c.id}
@@ -114,9 +114,11 @@ func (u *recorder) take(all bool) (entries, spilled []pendingUse) {
 		for ; word != 0; word &= word - 1 {
 			entry := uint64(i*64 + bits.TrailingZeros64(word))
 			before := len(entries)
-			grown, ok := x.collect(entries, entry)
-			entries = grown
-			if !ok || !all && !x.due(entries[before:], u.resolution) {
+			s := x.stripeOf(entry / ways)
+			s.mu.Lock()
+			entries = x.collect(entries, entry)
+			s.mu.Unlock()
+			if !all && !x.due(entries[before:], u.resolution) {
 				entries = entries[:before]
 				later |= word & -word
 			}
@@ -155,7 +157,7 @@ func (u *recorder) done(p *pendingUse, spilled bool, err error) {
 	case err == nil:
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if kept := u.spill[p.id]; kept.count == p.count {
+		if kept := u.spill[p.id]; kept.count == p.count && kept.client == p.client {
 			delete(u.spill, p.id)
 		} else {
 			kept.count -= p.count

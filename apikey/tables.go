@@ -54,7 +54,9 @@ func scanOrganization(tx Reader, organization string, after ID, limit int) (ids 
 		all.To = organizationKey(organization, after)
 	}
 	err = tx.Scan(TableOrganizations, all, func(key, _ []byte) bool {
-		ids = append(ids, ID(key[len(organization)+1:]))
+		if id := key[len(organization)+1:]; len(id) == len(ID{}) {
+			ids = append(ids, ID(id))
+		}
 		return len(ids) < limit
 	})
 	return ids, err

@@ -92,14 +92,14 @@ func hasPrefix(start string, prefixes []string) bool {
 func containsToken(text string, prefixes []string) bool {
 	for _, p := range prefixes {
 		for rest := text; ; {
-			_, after, found := strings.Cut(rest, p)
-			if !found {
+			at := strings.Index(rest, p)
+			if at < 0 {
 				break
 			}
-			if len(after) >= bodyDigits && isBase62(after[:bodyDigits]) {
+			if body := rest[at+len(p):]; len(body) >= bodyDigits && isBase62(body[:bodyDigits]) {
 				return true
 			}
-			rest = after
+			rest = rest[at+1:] // a prefix can overlap itself
 		}
 	}
 	return false

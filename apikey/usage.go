@@ -11,8 +11,9 @@ import (
 )
 
 // Usage is recorded in the entries of the index and written to the store later,
-// off the request path. A use raises the count of the entry first: an entry
-// whose count is not zero keeps its key until the count has been flushed.
+// off the request path. A use sets the time of the entry, then raises its count:
+// an entry whose count is not zero keeps its key until the count has been
+// flushed, and whoever takes the count takes a time that is at least as late.
 //
 // The few uses of keys that the index had no room for go to a map, the spill.
 
@@ -38,7 +39,7 @@ func newClient(id ID, at int64, address, userAgent string) *client {
 // cannot speak to a terminal or a log.
 func cleanUserAgent(text string) string {
 	if len(text) > maxUserAgent {
-		text = text[:maxUserAgent]
+		text = strings.Clone(text[:maxUserAgent]) // lets the rest of it go
 		for i := 1; i < utf8.UTFMax && i <= len(text); i++ {
 			if tail := text[len(text)-i:]; utf8.RuneStart(tail[0]) {
 				if !utf8.FullRuneInString(tail) {
@@ -78,18 +79,21 @@ func (x *index) use(id ID, at slot, now int64, address, userAgent string) (ok bo
 	words := x.words[entry*entryWords : (entry+1)*entryWords]
 	life := uint64(at.life)
 
+	for used := &words[wordUsed]; ; {
+		old := used.Load()
+		if old>>lifeShift != life {
+			return false, nil
+		}
+		if int64(old&lowMask) >= now || used.CompareAndSwap(old, life<<lifeShift|uint64(now)) {
+			break
+		}
+	}
 	for count := &words[wordCount]; ; {
 		old := count.Load()
 		if old>>lifeShift != life {
 			return false, nil
 		}
 		if count.CompareAndSwap(old, old+1) {
-			break
-		}
-	}
-	for used := &words[wordUsed]; ; {
-		old := used.Load()
-		if old>>lifeShift != life || int64(old&lowMask) >= now || used.CompareAndSwap(old, life<<lifeShift|uint64(now)) {
 			break
 		}
 	}
@@ -118,34 +122,26 @@ type pendingUse struct {
 	count  uint64
 	client *client // nil: as it was
 	entry  uint64  // where it was collected
-	life   uint64
 
 	written []byte // what the last attempt to flush it wrote
 }
 
-// collect appends a copy of what an entry has collected to uses. It reports
-// false when the entry is just being written.
-func (x *index) collect(uses []pendingUse, entry uint64) ([]pendingUse, bool) {
-	e, ok := x.read(entry)
-	if !ok {
-		return uses, x.tags[entry].Load() == 0
-	}
-	p := pendingUse{entry: entry, life: uint64(e.slot.life)}
-	putHalves(&p.id, e.high, e.low)
-	count, used := x.word(entry, wordCount).Load(), x.word(entry, wordUsed).Load()
-	if count>>lifeShift != p.life || used>>lifeShift != p.life {
-		return uses, false
-	}
-	p.count, p.used = count&lowMask, int64(used&lowMask)
+// collect appends a copy of what an entry has collected to uses. The stripe must
+// be held.
+func (x *index) collect(uses []pendingUse, entry uint64) []pendingUse {
+	p := pendingUse{entry: entry}
+	putHalves(&p.id, x.word(entry, wordHigh).Load(), x.word(entry, wordLow).Load())
+	p.count = x.word(entry, wordCount).Load() & lowMask // before the time
+	p.used = int64(x.word(entry, wordUsed).Load() & lowMask)
 	c := x.clients[entry].Load()
 	if c != nil && c.id != p.id {
-		uses = append(uses, pendingUse{id: c.id, used: c.at, client: c, entry: entry, life: p.life})
+		uses = append(uses, pendingUse{id: c.id, used: c.at, client: c, entry: entry})
 		c = nil
 	}
 	if p.client = c; p.count > 0 || c != nil {
 		uses = append(uses, p)
 	}
-	return uses, true
+	return uses
 }
 
 // flushed takes what is in the store now out of the entry.
@@ -165,14 +161,16 @@ func (x *index) flushed(p *pendingUse) {
 	}
 }
 
-// pending returns the unflushed usage of one key.
+// pending returns the unflushed usage of one key. It looks at the whole set: a
+// client may have been left behind in an entry that the key has lost.
 func (x *index) pending(id ID) (uses []pendingUse) {
-	high, low := halves(id)
+	_, low := halves(id)
 	set := x.setOf(low)
+	s := x.stripeOf(set)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for entry := set * ways; entry < (set+1)*ways; entry++ {
-		if x.tags[entry].Load() == low && x.word(entry, wordHigh).Load() == high {
-			uses, _ = x.collect(nil, entry)
-		}
+		uses = x.collect(uses, entry)
 	}
 	return slices.DeleteFunc(uses, func(p pendingUse) bool { return p.id != id })
 }

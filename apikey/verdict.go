@@ -62,6 +62,7 @@ type Verdict struct {
 	ExpiresAt        time.Time
 
 	entry slot
+	at    int64 // when the verdict was reached, in Unix milliseconds
 }
 
 // Allowed reports whether the key is good. Whether its scope is enough for a

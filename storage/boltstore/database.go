@@ -3,11 +3,15 @@ package boltstore
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // lockTimeout is how long another process may take to let go of the file. Caddy
@@ -20,21 +24,19 @@ const lockTimeout = 3 * time.Second
 type database struct {
 	bolt *bolt.DB
 	file *os.File
+	lost atomic.Bool
 	last int // the transaction that was committed last; the committer's to use
 }
 
 var (
-	errCut = errors.New("the file was cut off: restore it from a backup")
+	errLocked = errors.New(`another process uses it (another Caddy?): stop that one, or name a file of its own for each; "caddy validate" and "caddy reload" work beside a running server`)
+	errCut    = errors.New("the file was cut off: restore it from a backup")
+	errDamage = errors.New("the file is damaged, or its disk cannot be read")
 
-	// errLost marks an error after which bbolt's handle is of no use: it must
-	// not even be closed, so its memory mapping remains.
-	errLost = errors.New("lost the database")
+	// errLost marks an error after which bbolt's handle is of no use. It must
+	// not even be closed, so the memory that it has mapped stays mapped.
+	errLost = errors.New("gave up")
 )
-
-// damage describes what bbolt, or reading the memory behind it, panicked with.
-func damage(panicked any) error {
-	return fmt.Errorf("the file is damaged, or its disk cannot be read (%v): restore it from a backup", panicked)
-}
 
 // guard returns the error of fn, or the damage that fn panicked with. A fault of
 // mapped memory is a panic only where debug.SetPanicOnFault is on.
@@ -47,96 +49,100 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// openDatabase opens the file with the flags of package os, which say whether it
-// is written and whether it is a new one.
-func openDatabase(path string, flags int) (db *database, err error) {
+func damage(panicked any) error {
+	return fmt.Errorf("%w (%v): restore it from a backup", errDamage, panicked)
+}
+
+// openDatabase opens the file with flags of package os, which say whether it is
+// written and whether it is a new one.
+func openDatabase(path string, flags int) (*database, error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	db = new(database)
-	options := bolt.Options{
-		Timeout:      lockTimeout,
-		ReadOnly:     flags&os.O_RDWR == 0,
-		FreelistType: bolt.FreelistMapType,
-		NoStatistics: true,
-		// bbolt's own flags would bring a file into being that was deleted
-		// a moment ago.
-		OpenFile: func(path string, _ int, mode os.FileMode) (_ *os.File, err error) {
-			db.file, err = os.OpenFile(path, flags, mode)
-			return db.file, err
-		},
-	}
-	through := false
-	err = guard(func() (err error) {
-		db.bolt, err = bolt.Open(path, 0o600, &options)
-		through = true
+	db := new(database)
+	err := db.attempt(func() (err error) {
+		db.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:      lockTimeout,
+			ReadOnly:     flags&os.O_RDWR == 0,
+			FreelistType: bolt.FreelistMapType,
+			NoStatistics: true,
+			// With its own flags bbolt would create a file that has just
+			// been deleted.
+			OpenFile: func(path string, _ int, mode os.FileMode) (_ *os.File, err error) {
+				db.file, err = os.OpenFile(path, flags, mode)
+				return db.file, err
+			},
+		})
 		return err
 	})
-	if !through {
-		db.letGo()
-		err = fmt.Errorf("%w: %w", errLost, err)
-	}
-	if err != nil {
+	var system *fs.PathError
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, errLocked
+	case errors.Is(err, errLost), errors.As(err, &system):
 		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("it is not a key store, or it is damaged (%w): name another file, or restore a backup", err)
 	}
 	tx, err := db.begin(false)
 	if err != nil {
-		return nil, errors.Join(err, db.closeUnlessLost(err))
+		return nil, errors.Join(err, db.close())
 	}
 	defer tx.Rollback()
 	db.last = tx.ID()
 	return db, nil
 }
 
-// begin starts a transaction. The first thing bbolt does there is to read the
-// meta pages, and should they be gone, it panics and leaves its locks locked: the
-// next call, even Close, would wait for ever. So the size of the file is looked
-// at first; and what still panics is not touched again.
-func (db *database) begin(writable bool) (*bolt.Tx, error) {
+// begin starts a transaction. bbolt reads the meta pages first, with its locks
+// held, and panics when they are gone; whatever is called next, Close too, would
+// wait for ever. So the size of the file is looked at before, and a database that
+// panics nevertheless is never touched again.
+func (db *database) begin(writable bool) (tx *bolt.Tx, err error) {
+	const metaPages = 2 * 4096 // no system has smaller pages
 	size, err := db.size()
+	if err == nil && size < metaPages {
+		err = errCut
+	}
 	if err != nil {
 		return nil, err
 	}
-	const metaPages = 2 * 4096 // at least: no system has smaller pages
-	if size < metaPages {
-		return nil, errCut
-	}
-	var tx *bolt.Tx
-	through := false
-	err = guard(func() (err error) {
+	if err := db.attempt(func() (err error) {
 		tx, err = db.bolt.Begin(writable)
-		through = true
 		return err
-	})
-	if !through {
-		db.letGo()
-		err = fmt.Errorf("%w: %w", errLost, err)
-	}
-	if err != nil {
+	}); err != nil {
 		return nil, err
 	}
-	// A page beyond the end of the file need not fault. It may as well read
-	// as zeros.
 	if tx.Size() > size {
+		// The file has grown since, or a part of it is gone. That need not
+		// fault: it may as well read as zeros.
 		if size, err = db.size(); err != nil || tx.Size() > size {
 			_ = tx.Rollback()
-			return nil, errors.Join(errCut, err)
+			return nil, errors.Join(err, errCut)
 		}
 	}
 	return tx, nil
 }
 
-func (db *database) size() (int64, error) {
-	info, err := db.file.Stat()
-	if err != nil {
-		return 0, err
+// size returns the size of the file. bbolt has no use for the offset, and asking
+// for the end costs half of what Stat does.
+func (db *database) size() (int64, error) { return db.file.Seek(0, io.SeekEnd) }
+
+// attempt runs a part of bbolt that keeps its locks when it panics.
+func (db *database) attempt(fn func() error) error {
+	err := guard(fn)
+	if errors.Is(err, errDamage) {
+		err = fmt.Errorf("%w: %w", errLost, err)
+		if !db.lost.Swap(true) && db.file != nil {
+			// The mapping stays, and would keep the lock of the file.
+			unlock(db.file)
+			_ = db.file.Close()
+		}
 	}
-	return info.Size(), nil
+	return err
 }
 
-// letGo closes the file of a lost database. Without unlocking it first, the
-// mapping that remains would keep the lock.
-func (db *database) letGo() {
-	if db.file != nil {
-		unlock(db.file)
-		_ = db.file.Close()
+// close waits for transactions that run and closes the database.
+func (db *database) close() error {
+	if db.lost.Load() {
+		return nil
 	}
+	return db.bolt.Close()
 }

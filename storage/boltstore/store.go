@@ -8,17 +8,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
@@ -114,7 +112,7 @@ func (s *Store) openFirst() (*database, error) {
 		return nil, err
 	}
 	s.tighten(info)
-	db, err := openDatabase(s.path, forWriting)
+	db, err := openDatabase(s.path, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -152,12 +150,12 @@ func (s *Store) openAgain() (*database, error) {
 	}
 	var db *database
 	if err == nil {
-		db, err = openDatabase(s.path, forWriting)
+		db, err = openDatabase(s.path, os.O_RDWR)
 	}
 	if err != nil {
 		s.retry = time.Now().Add(time.Second)
-		if errors.Is(err, errLeaks) {
-			s.retry = time.Now().Add(time.Hour)
+		if errors.Is(err, errLost) {
+			s.retry = time.Now().Add(time.Hour) // each time leaks address space
 		}
 		s.failure = s.failed("opening again", apikey.ErrUnavailable, err)
 		return nil, s.failure
@@ -212,7 +210,7 @@ func (s *Store) begin(writable bool) (*database, *bolt.Tx, error) {
 			return db, tx, nil
 		case errors.Is(err, berrors.ErrDatabaseNotOpen), errors.Is(err, os.ErrClosed):
 			continue // it was closed under us; current waits until that is over
-		case errors.Is(err, errLeaks):
+		case errors.Is(err, errLost):
 			s.db.CompareAndSwap(db, nil)
 		}
 		return nil, nil, s.failed("using", apikey.ErrUnavailable, err)
@@ -257,27 +255,11 @@ func (s *Store) Close() (err error) {
 		defer s.mu.Unlock()
 		s.closed, s.retry = true, time.Time{}
 		if db := s.db.Swap(nil); db != nil {
-			err = db.bolt.Close()
+			err = db.close()
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("closing key store %s: %w", s.path, err)
 	}
 	return nil
-}
-
-// canonical returns the one path by which a file is known, whether it exists
-// yet or not: absolute, and without symbolic links as far as it exists.
-func canonical(path string) string {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return path
-	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	if dir := filepath.Dir(path); dir != path {
-		return filepath.Join(canonical(dir), filepath.Base(path))
-	}
-	return path
 }

@@ -89,7 +89,7 @@ var durable = []struct {
 		var (
 			mu     sync.Mutex
 			acked  []string
-			closed = make(chan struct{})
+			enough = make(chan struct{})
 		)
 		session(func(s kit) {
 			go parallel(8, func(i int) {
@@ -98,10 +98,9 @@ var durable = []struct {
 					err := s.Update(context.Background(), func(tx apikey.Tx) error { return tx.Put(keys, []byte(key), nil) })
 					mu.Lock()
 					if err == nil {
-						acked = append(acked, key+"=")
-					}
-					if len(acked) == 40 {
-						close(closed)
+						if acked = append(acked, key+"="); len(acked) == 40 {
+							close(enough)
+						}
 					}
 					mu.Unlock()
 					if err != nil {
@@ -109,7 +108,7 @@ var durable = []struct {
 					}
 				}
 			})
-			<-closed
+			<-enough
 		})
 		mu.Lock()
 		defer mu.Unlock()

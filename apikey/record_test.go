@@ -1,0 +1,301 @@
+package apikey
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func unhex(text string) []byte {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+var goldenID = ID(unhex("0197a5b4c3d27e8f9a0b1c2d3e4f5061"))
+
+func goldenDigest() digest {
+	d := digest{algorithm: algorithmSHA256}
+	for i := range d.sum {
+		d.sum[i] = byte(i)
+	}
+	return d
+}
+
+// The bytes were written by another program, from the drawing of the format. A
+// change of them is a new version of the format, which must read the old one.
+var goldenRecords = map[string]struct {
+	stored string
+	record record
+}{
+	"full": {
+		"017f01000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f02616b0461636d6505726f626f740b6e69676874" +
+			"6c7920e29c930d666f7220746865206275696c6405616c6963650197a5b4c3d27e8f9a0b1c2d3e4f5060fba0f1c2b134c8dbc1a28c" +
+			"34e16b8eb5",
+		record{prefix: "ak", digest: goldenDigest(), Key: Key{
+			ID: goldenID, OrganizationID: "acme", ServiceAccountID: "robot", Name: "nightly ✓", Description: "for the build",
+			Scope: ScopeReadWrite, Prefix: "ak_030IJFsgMFplZd0jdY6OqP", CreatedAt: time.UnixMilli(0x0197a5b4c3d2).UTC(),
+			CreatedBy: "alice", MintedBy: ID(unhex("0197a5b4c3d27e8f9a0b1c2d3e4f5060")),
+			ExpiresAt: time.UnixMilli(1800000000123).UTC(), RevokedAt: time.UnixMilli(1790000000456).UTC(),
+		}},
+	},
+	"least": {
+		"010001000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f02616b0461636d6505616c69636505666972737" +
+			"4cfc583dc",
+		record{prefix: "ak", digest: goldenDigest(), Key: Key{
+			ID: goldenID, OrganizationID: "acme", UserID: "alice", Name: "first",
+			Prefix: "ak_030IJFsgMFplZd0jdY6OqP", CreatedAt: time.UnixMilli(0x0197a5b4c3d2).UTC(), CreatedBy: "alice",
+		}},
+	},
+}
+
+var goldenUsages = map[string]struct {
+	stored string
+	usage  Usage
+}{
+	"IPv4": {"01c8dbc1a28c34ac0204c00002070a6375726c2f382e352e30c4ee712e", Usage{
+		LastUsedAt: time.UnixMilli(1790000000456).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "curl/8.5.0", Count: 300,
+	}},
+	"IPv6": {"0101011020010db80000000000000000000000010059b90d82", Usage{
+		LastUsedAt: time.UnixMilli(1).UTC(), LastUsedIP: netip.MustParseAddr("2001:db8::1"), Count: 1,
+	}},
+	"no client": {"0101010000640eae4b", Usage{LastUsedAt: time.UnixMilli(1).UTC(), Count: 1}},
+}
+
+func TestStoredFormatHasNotChanged(t *testing.T) {
+	for name, golden := range goldenRecords {
+		if got := hex.EncodeToString(golden.record.encode()); got != golden.stored {
+			t.Errorf("record %q is stored as %s", name, got)
+		}
+		got, err := decodeRecord(goldenID, unhex(golden.stored))
+		if err != nil || !reflect.DeepEqual(*got, golden.record) {
+			t.Errorf("record %q is read as %+v, %v", name, got, err)
+		}
+	}
+	for name, golden := range goldenUsages {
+		if got := hex.EncodeToString(golden.usage.encode(goldenID)); got != golden.stored {
+			t.Errorf("usage %q is stored as %s", name, got)
+		}
+		if got, err := decodeUsage(goldenID, unhex(golden.stored)); err != nil || got != golden.usage {
+			t.Errorf("usage %q is read as %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestRecordReadsBackAsItWasWritten(t *testing.T) {
+	id := newID(time.UnixMilli(1_790_000_000_000))
+	base := record{prefix: "ak", digest: digestOf("secret"), Key: Key{
+		ID: id, OrganizationID: "acme", UserID: "alice", Name: "n", CreatedBy: "alice",
+		Prefix: "ak_" + id.String()[len(idPrefix):], CreatedAt: id.time(),
+	}}
+	for name, change := range map[string]func(r *record){
+		"plain":               func(r *record) {},
+		"service account":     func(r *record) { r.UserID, r.ServiceAccountID = "", "alice" },
+		"read-write":          func(r *record) { r.Scope = ScopeReadWrite },
+		"made by the owner":   func(r *record) {},
+		"made by another":     func(r *record) { r.CreatedBy = OperatorName },
+		"made by nobody":      func(r *record) { r.CreatedBy = "" },
+		"minted by a key":     func(r *record) { r.MintedBy = ID{15: 1} },
+		"expires":             func(r *record) { r.ExpiresAt = time.UnixMilli(1).UTC() },
+		"expires far away":    func(r *record) { r.ExpiresAt = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC) },
+		"revoked":             func(r *record) { r.RevokedAt = time.UnixMilli(1_790_000_000_001).UTC() },
+		"longest texts":       longest,
+		"no name":             func(r *record) { r.Name = "" },
+		"description":         func(r *record) { r.Description = "\U0001f511 = \u0416" },
+		"another prefix":      func(r *record) { r.prefix, r.Prefix = "old_ak", "old_"+r.Prefix },
+		"everything together": func(r *record) { longest(r); r.ExpiresAt, r.RevokedAt, r.MintedBy = r.CreatedAt, r.CreatedAt, id },
+	} {
+		r := base
+		change(&r)
+		got, err := decodeRecord(id, r.encode())
+		if err != nil || !reflect.DeepEqual(*got, r) {
+			t.Errorf("%s: wrote %+v, read %+v, %v", name, r, got, err)
+		}
+	}
+}
+
+func longest(r *record) {
+	r.OrganizationID, r.UserID = strings.Repeat("o", MaxIdentityLength), strings.Repeat("u", MaxIdentityLength)
+	r.CreatedBy = strings.Repeat("c", MaxIdentityLength)
+	r.Name, r.Description = strings.Repeat("\U0001f511", MaxNameLength), strings.Repeat("\U0001f511", MaxDescriptionLength)
+}
+
+// stored is every golden value, with the function that reads it.
+func stored() map[string]struct {
+	value []byte
+	read  func(ID, []byte) error
+} {
+	all := make(map[string]struct {
+		value []byte
+		read  func(ID, []byte) error
+	})
+	for name, golden := range goldenRecords {
+		all["record "+name] = struct {
+			value []byte
+			read  func(ID, []byte) error
+		}{unhex(golden.stored), readRecord}
+	}
+	for name, golden := range goldenUsages {
+		all["usage "+name] = struct {
+			value []byte
+			read  func(ID, []byte) error
+		}{unhex(golden.stored), readUsage}
+	}
+	return all
+}
+
+func readRecord(id ID, value []byte) error {
+	_, err := decodeRecord(id, value)
+	return err
+}
+
+func readUsage(id ID, value []byte) error {
+	_, err := decodeUsage(id, value)
+	return err
+}
+
+func TestEveryDamageOfAStoredValueIsNoticed(t *testing.T) {
+	for name, s := range stored() {
+		damaged := func(what string, value []byte) {
+			t.Helper()
+			if err := s.read(goldenID, value); !errors.Is(err, errDamaged) {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+		for i := range s.value {
+			for flip := 1; flip < 256; flip++ {
+				value := bytes.Clone(s.value)
+				value[i] ^= byte(flip)
+				damaged("a byte changed", value)
+			}
+			if i > 0 { // no record at all is no usage
+				damaged("cut", s.value[:i])
+			}
+			damaged("a byte lost", append(bytes.Clone(s.value[:i]), s.value[i+1:]...))
+			damaged("a byte more", append(append(bytes.Clone(s.value[:i]), 7), s.value[i:]...))
+		}
+		damaged("a byte behind it", append(bytes.Clone(s.value), 0))
+		damaged("empty", []byte{})
+		damaged("zeros", make([]byte, len(s.value)))
+	}
+}
+
+func TestStoredValueIsBoundToItsKey(t *testing.T) {
+	for name, s := range stored() {
+		for i := range goldenID {
+			other := goldenID
+			other[i] ^= 1
+			if err := s.read(other, s.value); !errors.Is(err, errDamaged) {
+				t.Errorf("%s is read under another id: %v", name, err)
+			}
+		}
+	}
+}
+
+func TestValueOfANewerVersionIsAnErrorThatSaysSo(t *testing.T) {
+	for name, s := range stored() {
+		newer := bytes.Clone(s.value[:len(s.value)-4])
+		newer[0] = 2
+		err := s.read(goldenID, seal(goldenID, newer))
+		if err == nil || errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), "newer") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	future := bytes.Clone(unhex(goldenRecords["least"].stored))
+	future = future[:len(future)-4]
+	future[2] = 9
+	if err := readRecord(goldenID, seal(goldenID, future)); err == nil || errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "algorithm 9") {
+		t.Errorf("a digest of another algorithm: %v", err)
+	}
+}
+
+// A checksum is no signature: whoever can write to the store can make it right.
+func TestSealedNonsenseIsRefused(t *testing.T) {
+	with := func(change func(r *record)) []byte {
+		r := goldenRecords["least"].record
+		change(&r)
+		return r.encode()
+	}
+	unsealed := func(change func(value []byte) []byte) []byte {
+		value := unhex(goldenRecords["full"].stored)
+		return seal(goldenID, change(value[:len(value)-4]))
+	}
+	for name, value := range map[string][]byte{
+		"no organization":            with(func(r *record) { r.OrganizationID = "" }),
+		"no owner":                   with(func(r *record) { r.UserID = "" }),
+		"organization too long":      with(func(r *record) { r.OrganizationID = strings.Repeat("a", 129) }),
+		"owner that wraps its width": with(func(r *record) { r.UserID = strings.Repeat("a", 257) }),
+		"organization with a NUL":    with(func(r *record) { r.OrganizationID = "a\x00b" }),
+		"owner with a line break":    with(func(r *record) { r.UserID = "a\r\nX: b" }),
+		"unknown flag":               unsealed(func(v []byte) []byte { v[1] |= 0x80; return v }),
+		"something behind it":        unsealed(func(v []byte) []byte { return append(v, 0) }),
+		"cut":                        unsealed(func(v []byte) []byte { return v[:len(v)-1] }),
+		"version only":               seal(goldenID, []byte{1}),
+		"text longer than the rest":  unsealed(func(v []byte) []byte { v[35] = 200; return v }),
+		"length of 2^63 and more":    seal(goldenID, append(unhex(goldenRecords["least"].stored)[:35], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1)),
+		"length of too many bytes":   seal(goldenID, append(unhex(goldenRecords["least"].stored)[:35], bytes.Repeat([]byte{0xff}, 12)...)),
+	} {
+		if _, err := decodeRecord(goldenID, value); !errors.Is(err, errDamaged) {
+			t.Errorf("record, %s: %v", name, err)
+		}
+	}
+	for name, value := range map[string][]byte{
+		"version only":        seal(goldenID, []byte{1}),
+		"something behind it": seal(goldenID, []byte{1, 1, 1, 0, 0, 0}),
+		"address too long":    seal(goldenID, []byte{1, 1, 1, 9, 0}),
+	} {
+		if _, err := decodeUsage(goldenID, value); !errors.Is(err, errDamaged) {
+			t.Errorf("usage, %s: %v", name, err)
+		}
+	}
+}
+
+func TestReadRecordKeepsNothingOfTheStore(t *testing.T) {
+	for name, golden := range goldenRecords {
+		value := unhex(golden.stored)
+		got, err := decodeRecord(goldenID, value)
+		clear(value)
+		if err != nil || !reflect.DeepEqual(*got, golden.record) {
+			t.Errorf("%s changed with the bytes that it was read from", name)
+		}
+	}
+	value := unhex(goldenUsages["IPv4"].stored)
+	got, _ := decodeUsage(goldenID, value)
+	if clear(value); got != goldenUsages["IPv4"].usage {
+		t.Error("usage changed with the bytes that it was read from")
+	}
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	for _, golden := range goldenRecords {
+		f.Add(goldenID[:], unhex(golden.stored))
+	}
+	for _, golden := range goldenUsages {
+		f.Add(goldenID[:], unhex(golden.stored))
+	}
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, under, value []byte) {
+		var id ID
+		copy(id[:], under)
+		unsealed := value[:max(0, len(value)-4)]
+		for _, sealed := range [][]byte{value, seal(id, bytes.Clone(unsealed))} {
+			if r, err := decodeRecord(id, sealed); err == nil {
+				if again, err := decodeRecord(id, r.encode()); err != nil || !reflect.DeepEqual(again, r) {
+					t.Errorf("%x is read as %+v, and that as %+v, %v", sealed, r, again, err)
+				}
+			}
+			if u, err := decodeUsage(id, sealed); err == nil {
+				if again, err := decodeUsage(id, u.encode(id)); err != nil || again != u {
+					t.Errorf("%x is read as %+v, and that as %+v, %v", sealed, u, again, err)
+				}
+			}
+		}
+	})
+}
