@@ -26,6 +26,7 @@ func init() { caddy.RegisterModule(new(App)) }
 const (
 	appName       = "api_keys"
 	defaultDriver = "bolt"
+	maxIndexSize  = 1 << 26
 )
 
 // App holds the keys that the handlers `api_key_auth` and `api_key_management`
@@ -53,6 +54,12 @@ type App struct {
 	// are counted together under `_other`. Default: 0, no such metric.
 	PerKeyMetrics int `json:"per_key_metrics,omitempty"`
 
+	// How many keys are answered from memory; the store may hold any number.
+	// Each takes about 140 bytes, and only keys that are in use take any. It is
+	// rounded up to a power of two, and takes effect when the store is opened,
+	// not by a reload. Default: 262144.
+	IndexSize int `json:"index_size,omitempty"`
+
 	ctx     caddy.Context
 	logger  *zap.Logger
 	events  *caddyevents.App
@@ -76,6 +83,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	if a.PerKeyMetrics < 0 {
 		return fmt.Errorf("per_key_metrics is %d: it cannot be negative", a.PerKeyMetrics)
+	}
+	if a.IndexSize < 0 || a.IndexSize > maxIndexSize {
+		return fmt.Errorf("index_size is %d: it is a number of keys up to %d", a.IndexSize, maxIndexSize)
 	}
 	for _, prefix := range append([]string{a.prefix()}, a.RetiredPrefixes...) {
 		if err := apikey.CheckPrefix(prefix); err != nil {
@@ -182,7 +192,7 @@ func (a *App) open(ctx context.Context) (*apikey.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	keyring, err := apikey.Open(store, apikey.Settings{}, apikey.Policy{}, backgroundObserver{a.metrics, a.driver})
+	keyring, err := apikey.Open(store, apikey.Settings{Capacity: a.IndexSize}, apikey.Policy{}, backgroundObserver{a.metrics, a.driver})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}

@@ -53,6 +53,7 @@ func (w words) parse(d *caddyfile.Dispenser) error {
 //		prefix           <prefix>
 //		retired_prefixes <prefix...>
 //		per_key_metrics  <max>
+//		index_size       <keys>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -74,18 +75,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"prefix":           one(&a.Prefix),
 		"retired_prefixes": many(&a.RetiredPrefixes),
-		"per_key_metrics": func(d *caddyfile.Dispenser) error {
-			var text string
-			if err := one(&text)(d); err != nil {
-				return err
-			}
-			most, err := strconv.Atoi(text)
-			if err != nil || most < 0 {
-				return d.Errf("per_key_metrics: %q is not a number of keys", text)
-			}
-			a.PerKeyMetrics = most
-			return nil
-		},
+		"per_key_metrics":  number(&a.PerKeyMetrics),
+		"index_size":       number(&a.IndexSize),
 	}.parse(d)
 }
 
@@ -207,6 +198,22 @@ func one(into *string) func(*caddyfile.Dispenser) error {
 		if !d.AllArgs(into) || *into == "" {
 			return d.ArgErr()
 		}
+		return nil
+	}
+}
+
+// number reads the one argument of a word, a number that is not negative.
+func number(into *int) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		word, text := d.Val(), ""
+		if err := one(&text)(d); err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return d.Errf("%s: %q is not a number of keys", word, text)
+		}
+		*into = n
 		return nil
 	}
 }
