@@ -120,9 +120,7 @@ func readObject(body []byte, members []member) (map[string]string, *Refusal) {
 			return nil, invalidField(name, name+" must be a JSON string")
 		}
 	}
-	if _, err := in.ReadToken(); err != nil { // a comma before the brace
-		return nil, syntaxRefusal(err, "")
-	}
+	in.ReadToken()
 	if _, err := in.ReadToken(); err != io.EOF {
 		return nil, invalidBody("", "the body must end after its JSON object")
 	}

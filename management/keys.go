@@ -146,15 +146,13 @@ func badParameter(name, message string) *Refusal {
 // comma before the fraction, a fraction of any length and an offset of +24:00.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
-// parseTime reads an instant, and keeps it to the millisecond.
+// parseTime reads an instant. The Keyring keeps it to the millisecond.
 func parseTime(text string) (time.Time, bool) {
 	if !rfc3339.MatchString(text) {
 		return time.Time{}, false
 	}
 	t, err := time.Parse(time.RFC3339, text)
-	t = t.UTC().Truncate(time.Millisecond)
-	// Times up to the Unix epoch are turned away here, because the zero of
-	// either clock means "no end". Past 9999, which an offset can reach, RFC
-	// 3339 cannot write the time.
-	return t, err == nil && t.UnixMilli() > 0 && t.Year() <= 9999
+	// The zero time would make a key that never ends. Past the year 9999, which
+	// an offset can reach, RFC 3339 cannot write the time.
+	return t, err == nil && !t.IsZero() && t.UTC().Year() <= 9999
 }
