@@ -18,6 +18,12 @@ var digitOf = func() (table [256]uint8) {
 	return table
 }()
 
+// Digits are written in groups: as many as a uint64 holds beside a byte.
+const (
+	groupDigits = 9
+	groupBase   = 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62 * 62
+)
+
 // appendBase62 appends number, a big-endian integer, as exactly width digits.
 // It destroys number. The width must be enough to hold it.
 func appendBase62(dst []byte, number []byte, width int) []byte {
@@ -25,14 +31,17 @@ func appendBase62(dst []byte, number []byte, width int) []byte {
 	for range width {
 		dst = append(dst, '0')
 	}
-	for i := at + width - 1; i >= at; i-- {
-		remainder := uint16(0)
+	for end := len(dst); end > at; end -= groupDigits {
+		group := uint64(0)
 		for j, b := range number {
-			chunk := remainder<<8 | uint16(b)
-			number[j] = byte(chunk / 62)
-			remainder = chunk % 62
+			chunk := group<<8 | uint64(b)
+			number[j] = byte(chunk / groupBase)
+			group = chunk % groupBase
 		}
-		dst[i] = alphabet[remainder]
+		for i := end - 1; i >= max(at, end-groupDigits); i-- {
+			dst[i] = alphabet[group%62]
+			group /= 62
+		}
 	}
 	return dst
 }

@@ -26,7 +26,7 @@ type index struct {
 	words   []atomic.Uint64 // entryWords for each entry
 	clients []atomic.Pointer[client]
 	dirty   []atomic.Uint64 // a bit for each entry with usage to flush
-	ghosts  []uint64        // of each set: the last eight that were turned away
+	ghosts  []ghosts        // of each set
 	stripes [stripeCount]stripe
 
 	// closed makes every lookup a miss that is not remembered: changes that
@@ -111,7 +111,7 @@ func newIndex(capacity int) *index {
 		words:   make([]atomic.Uint64, sets*ways*entryWords),
 		clients: make([]atomic.Pointer[client], sets*ways),
 		dirty:   make([]atomic.Uint64, (sets*ways+63)/64),
-		ghosts:  make([]uint64, sets),
+		ghosts:  make([]ghosts, sets),
 	}
 	for i := range x.stripes {
 		x.stripes[i].text.Store(new(textBlock))
@@ -320,7 +320,6 @@ func (x *index) write(entry uint64, r *record) slot {
 	if fresh {
 		x.word(entry, wordClient).Store(0)
 		x.word(entry, wordSaved).Store(0)
-		x.word(entry, wordHeat).Store(0)
 	}
 	x.tags[entry].Store(low)
 	sequence.Add(1)

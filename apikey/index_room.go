@@ -1,5 +1,8 @@
 package apikey
 
+// ghosts are marks of the last keys that found no room in a set, or lost it.
+type ghosts [8]uint16
+
 // makeRoom returns an entry of the set for a key that has none. When all of
 // them were hit lately, a key must come twice before one gives way: reading
 // through all keys once does not drive out those in use.
@@ -16,17 +19,24 @@ func (x *index) makeRoom(set, low uint64) (entry uint64, ok bool) {
 		x.crowded.Store(true)
 		return 0, false
 	}
-	if x.word(cold, wordHeat).Load() > 0 {
-		if !x.returned(set, low) {
-			return 0, false
-		}
-		for entry = first; entry < first+ways; entry++ {
-			if heat := x.word(entry, wordHeat); heat.Load() > 0 {
-				heat.Store(heat.Load() - 1)
-			}
-		}
+	least := x.word(cold, wordHeat).Load()
+	returned := x.returned(set, low)
+	if !returned && least > 0 {
+		x.note(set, low)
+		return 0, false
 	}
-	return cold, x.retire(cold)
+	if !x.retire(cold) {
+		return 0, false
+	}
+	x.note(set, x.tags[cold].Load())
+	for entry = first; entry < first+ways; entry++ {
+		heat := x.word(entry, wordHeat)
+		heat.Store(heat.Load() - min(heat.Load(), least))
+	}
+	if returned { // it is in use itself, and must not be the next to go
+		x.word(cold, wordHeat).Store(1)
+	}
+	return cold, true
 }
 
 // coldest returns the entry of the set from first on that was hit least. Those
@@ -44,19 +54,25 @@ func (x *index) coldest(first uint64) (coldest uint64, ok bool) {
 	return coldest, ok
 }
 
-// returned reports whether a key was turned away from this set lately, and
-// notes that it was here.
+// The mark of a key is of bits that do not choose its set; 0 is none.
+func markOf(low uint64) uint16 { return max(uint16(low>>32), 1) }
+
+// returned reports whether a key was in this set lately, and forgets it.
 func (x *index) returned(set, low uint64) bool {
-	mark := max(low>>48&0xff, 1) // of bits that do not choose the set; 0 is "none"
-	ghosts := x.ghosts[set]
-	for shift := 0; shift < 64; shift += 8 {
-		if ghosts>>shift&0xff == mark {
-			x.ghosts[set] = ghosts &^ (0xff << shift)
+	marks := &x.ghosts[set]
+	for i, mark := range marks {
+		if mark == markOf(low) {
+			marks[i] = 0
 			return true
 		}
 	}
-	x.ghosts[set] = ghosts<<8 | mark
 	return false
+}
+
+func (x *index) note(set, low uint64) {
+	marks := &x.ghosts[set]
+	copy(marks[1:], marks[:])
+	marks[0] = markOf(low)
 }
 
 // retire ends the life of an entry, unless a use was recorded in it meanwhile.

@@ -1,7 +1,6 @@
 package apikey_test
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -10,47 +9,36 @@ import (
 	"github.com/caddy-apikeys/caddy-apikeys/storage/storagetest"
 )
 
+const (
+	agent  = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+	client = "2001:db8:85a3::8a2e:370:7334"
+)
 
-var ctx = context.Background()
-
-// issueMany opens a Keyring over a store and issues n keys in it.
-func issueMany(b *testing.B, store apikey.Store, n int, settings apikey.Settings) (*apikey.Keyring, []string) {
+// filled is a Keyring whose index has all of its n keys.
+func filled(b *testing.B, store apikey.Store, n int) (*apikey.Keyring, []apikey.Issued) {
 	b.Helper()
-	k, err := apikey.Open(store, settings, apikey.Policy{}, nil)
+	k, err := apikey.Open(store, apikey.Settings{}, apikey.Policy{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { k.Close() })
-	tokens := make([]string, n)
-	for i := range tokens {
-		made, err := k.Issue(context.Background(), apikey.Operator("acme"), apikey.Issue{Name: "bench", UserID: fmt.Sprint("user", i)})
-		if err != nil {
-			b.Fatal(err)
+	made := issueMany(b, k, n)
+	for _, m := range made {
+		if v, err := k.Verify(ctx, m.Token); err != nil || !v.Allowed() {
+			b.Fatal(v.Reason, err)
 		}
-		tokens[i] = made.Token
 	}
-	return k, tokens
-}
-
-func verify(b *testing.B, k *apikey.Keyring, token string, want apikey.Reason) apikey.Verdict {
-	v, err := k.Verify(context.Background(), token)
-	if err != nil || v.Reason != want {
-		b.Fatalf("verdict %v, error %v, want %v", v.Reason, err, want)
-	}
-	return v
+	return k, made
 }
 
 func BenchmarkVerifyHit(b *testing.B) {
-	for _, n := range []int{1, 2_000} {
-		k, tokens := issueMany(b, storagetest.NewMemory(), min(n,2000), apikey.Settings{})
-		for _, token := range tokens {
-			verify(b, k, token, apikey.ReasonNone)
-		}
+	for _, n := range []int{1, 10_000} {
+		k, made := filled(b, storagetest.NewMemory(), n)
 		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				if v, err := k.Verify(ctx, tokens[i]); err != nil || v.Reason != apikey.ReasonNone {
+				if v, err := k.Verify(ctx, made[i].Token); err != nil || !v.Allowed() {
 					b.Fatal(v.Reason, err)
 				}
 				if i++; i == n {
@@ -63,7 +51,7 @@ func BenchmarkVerifyHit(b *testing.B) {
 			var start atomic.Int64
 			b.RunParallel(func(pb *testing.PB) {
 				for i := int(start.Add(7919)); pb.Next(); i++ {
-					if v, err := k.Verify(ctx, tokens[i%n]); err != nil || v.Reason != apikey.ReasonNone {
+					if v, err := k.Verify(ctx, made[i%n].Token); err != nil || !v.Allowed() {
 						b.Error(v.Reason, err)
 					}
 				}
@@ -72,12 +60,48 @@ func BenchmarkVerifyHit(b *testing.B) {
 	}
 }
 
-func BenchmarkRefuseBadChecksum(b *testing.B) {
-	k, tokens := issueMany(b, storagetest.NewMemory(), 1, apikey.Settings{})
-	token := tokens[0][:len(tokens[0])-1] + "-"
-	if token = tokens[0][:40] + "0" + tokens[0][41:]; token == tokens[0] {
-		token = tokens[0][:40] + "1" + tokens[0][41:]
+func BenchmarkVerifyMiss(b *testing.B) {
+	store := openBolt(b)
+	k, made := filled(b, store, 10_000)
+	unknown := apikey.Resum(made[0].Token[:20] + "00000" + made[0].Token[25:68])
+	// Known, and never remembered: the secret is another key's.
+	other := apikey.Resum(made[5000].Token[:25] + made[0].Token[25:68])
+	if _, err := k.Revoke(ctx, operator, made[5000].Key.ID); err != nil {
+		b.Fatal(err)
 	}
+	for name, token := range map[string]string{"unknown": unknown, "wrong secret": other} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if v, err := k.Verify(ctx, token); err != nil || v.Reason != apikey.ReasonUnknown {
+					b.Fatal(v.Reason, err)
+				}
+			}
+		})
+	}
+	b.Run("not in the index", func(b *testing.B) {
+		b.ReportAllocs()
+		small, err := apikey.Open(keepOpen{store}, apikey.Settings{Capacity: 1}, apikey.Policy{}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer small.Close()
+		i := 0
+		for b.Loop() {
+			if v, err := small.Verify(ctx, made[i].Token); err != nil || v.Reason != apikey.ReasonNone && v.Reason != apikey.ReasonRevoked {
+				b.Fatal(v.Reason, err)
+			}
+			if i++; i == len(made) {
+				i = 0
+			}
+		}
+		b.ReportMetric(float64(small.IndexStats().Misses)/float64(b.N), "misses/op")
+	})
+}
+
+func BenchmarkRefuseBadChecksum(b *testing.B) {
+	k, made := filled(b, storagetest.NewMemory(), 1)
+	token := flip(made[0].Token, 40)
 	b.ReportAllocs()
 	for b.Loop() {
 		if v, err := k.Verify(ctx, token); err != nil || v.Reason != apikey.ReasonChecksum {
@@ -87,28 +111,38 @@ func BenchmarkRefuseBadChecksum(b *testing.B) {
 }
 
 func BenchmarkUse(b *testing.B) {
-	k, tokens := issueMany(b, storagetest.NewMemory(), 1, apikey.Settings{})
-	v := verify(b, k, tokens[0], apikey.ReasonNone)
-	b.Run("one", func(b *testing.B) {
+	k, made := filled(b, storagetest.NewMemory(), 2)
+	b.Run("one key", func(b *testing.B) {
+		v, _ := k.Verify(ctx, made[0].Token)
 		b.ReportAllocs()
 		for b.Loop() {
-			k.Use(&v, "192.0.2.7", "curl/8.5.0 (x86_64-pc-linux-gnu)")
+			k.Use(&v, client, agent)
 		}
 	})
-	b.Run("parallel", func(b *testing.B) {
+	b.Run("one key/parallel", func(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
-			v := v
+			v, _ := k.Verify(ctx, made[0].Token)
 			for pb.Next() {
-				k.Use(&v, "192.0.2.7", "curl/8.5.0 (x86_64-pc-linux-gnu)")
+				k.Use(&v, client, agent)
+			}
+		})
+	})
+	b.Run("keys of their own/parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		var start atomic.Int64
+		b.RunParallel(func(pb *testing.PB) {
+			v, _ := k.Verify(ctx, made[start.Add(1)%2].Token)
+			for pb.Next() {
+				k.Use(&v, client, agent)
 			}
 		})
 	})
 }
 
 func BenchmarkClock(b *testing.B) {
-	c := apikey.NewClock()
+	now := apikey.NewClock()
 	for b.Loop() {
-		c()
+		now()
 	}
 }

@@ -127,26 +127,19 @@ func longest(r *record) {
 	r.Name, r.Description = strings.Repeat("\U0001f511", MaxNameLength), strings.Repeat("\U0001f511", MaxDescriptionLength)
 }
 
-// stored is every golden value, with the function that reads it.
-func stored() map[string]struct {
+type storedValue struct {
 	value []byte
 	read  func(ID, []byte) error
-} {
-	all := make(map[string]struct {
-		value []byte
-		read  func(ID, []byte) error
-	})
+}
+
+// stored is every golden value, with the function that reads it.
+func stored() map[string]storedValue {
+	all := make(map[string]storedValue)
 	for name, golden := range goldenRecords {
-		all["record "+name] = struct {
-			value []byte
-			read  func(ID, []byte) error
-		}{unhex(golden.stored), readRecord}
+		all["record "+name] = storedValue{unhex(golden.stored), readRecord}
 	}
 	for name, golden := range goldenUsages {
-		all["usage "+name] = struct {
-			value []byte
-			read  func(ID, []byte) error
-		}{unhex(golden.stored), readUsage}
+		all["usage "+name] = storedValue{unhex(golden.stored), readUsage}
 	}
 	return all
 }

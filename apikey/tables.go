@@ -69,12 +69,12 @@ const (
 	countRevoked = "revoked"
 )
 
-func count(tx Tx, name string) error {
+func count(tx Tx, name string, more uint64) error {
 	n, err := counted(tx, name)
 	if err != nil {
 		return err
 	}
-	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n+1))
+	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n+more))
 }
 
 func counted(tx Reader, name string) (uint64, error) {

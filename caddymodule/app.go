@@ -66,9 +66,10 @@ type App struct {
 	metrics *metrics.Metrics
 	driver  string
 	opener  storage.Driver
-	store   atomic.Pointer[sharedStore] // nil until it was acquired, and when it was released
+	store   *sharedStore // nil until it was acquired
 	keyring atomic.Pointer[apikey.Keyring]
 
+	released   bool         // by Cleanup
 	complained atomic.Int64 // when, in Unix nanoseconds
 }
 
@@ -106,12 +107,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := metrics.RegisterState(ctx.GetMetricsRegistry(), a.keyring.Load); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	store, err := acquireStore(a.opener.Identity())
-	if err != nil {
-		return err
-	}
-	a.store.Store(store)
-	return nil
+	a.store, err = acquireStore(a.opener.Identity())
+	return err
 }
 
 func (a *App) prefix() string {
@@ -156,24 +153,22 @@ func (*App) Stop() error { return nil }
 // Cleanup releases the store. The last configuration that does brings all usage
 // to it and closes it.
 func (a *App) Cleanup() error {
-	if store := a.store.Swap(nil); store != nil {
-		return store.release()
+	if a.store == nil || a.released {
+		return nil
 	}
-	return nil
+	a.released = true
+	return a.store.release()
 }
 
 // Keyring returns the keys under the policy of this configuration. It opens the
 // store if that was not done yet: Caddy starts apps in any order, so that a
 // request can come before Start.
 func (a *App) Keyring() (*apikey.Keyring, error) {
-	if keyring := a.keyring.Load(); keyring != nil {
+	// What is remembered of a store that was closed may be outdated by now.
+	if keyring := a.keyring.Load(); keyring != nil && !a.store.closed.Load() {
 		return keyring, nil
 	}
-	store := a.store.Load()
-	if store == nil {
-		return nil, fmt.Errorf("%w: this configuration is no longer in use", apikey.ErrUnavailable)
-	}
-	shared, err := store.open(func() (*apikey.Keyring, error) { return a.open(a.ctx) })
+	shared, err := a.store.open(func() (*apikey.Keyring, error) { return a.open(a.ctx) })
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	return words{
 		"storage": func(d *caddyfile.Dispenser) error {
+			if a.StorageRaw != nil {
+				return d.Err("storage is given twice")
+			}
 			if !d.NextArg() {
 				return d.ArgErr()
 			}
@@ -121,19 +124,21 @@ func (g *Gate) words() words {
 // UnmarshalCaddyfile sets up the handler from its directive:
 //
 //	api_key_management [<matcher>] {
-//		path  <path>
-//		realm <realm>
+//		path         <path>
+//		organization <id...>
+//		realm        <realm>
 //	}
 func (m *Mount) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return words{"path": one(&m.Path), "realm": one(&m.Realm)}.parse(d)
+	return words{"path": one(&m.Path), "organization": many(&m.Organizations), "realm": one(&m.Realm)}.parse(d)
 }
 
 func parseGlobalOption(d *caddyfile.Dispenser, previous any) (any, error) {
 	if previous != nil {
+		d.Next()
 		return nil, d.Err("the global option api_keys is given twice")
 	}
 	app := new(App)
@@ -174,7 +179,7 @@ func parseSite(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err := known.parse(h.Dispenser); err != nil {
 		return nil, err
 	}
-	mount.Realm = gate.Realm
+	mount.Organizations, mount.Realm = gate.Organizations, gate.Realm
 
 	values := h.NewRoute(nil, mount)
 	route, ok := values[0].Value.(caddyhttp.Route)
@@ -204,9 +209,11 @@ func one(into *string) func(*caddyfile.Dispenser) error {
 
 // number reads the one argument of a word, a number that is not negative.
 func number(into *int) func(*caddyfile.Dispenser) error {
+	text := ""
+	read := one(&text)
 	return func(d *caddyfile.Dispenser) error {
-		word, text := d.Val(), ""
-		if err := one(&text)(d); err != nil {
+		word := d.Val()
+		if err := read(d); err != nil {
 			return err
 		}
 		n, err := strconv.Atoi(text)
@@ -230,9 +237,12 @@ func many(into *[]string) func(*caddyfile.Dispenser) error {
 	}
 }
 
-// flag reads a word without arguments.
+// flag reads a word without arguments, which is given once.
 func flag(into *bool) func(*caddyfile.Dispenser) error {
 	return func(d *caddyfile.Dispenser) error {
+		if *into {
+			return d.Errf("%s is given twice", d.Val())
+		}
 		*into = true
 		if d.NextArg() {
 			return d.ArgErr()

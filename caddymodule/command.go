@@ -31,42 +31,56 @@ func apiKeysCommand(cmd *cobra.Command) {
 	o := new(operator)
 	cmd.PersistentFlags().StringVar(&o.address, "address", "", "The address of the admin endpoint: host:port, or a unix socket as unix//path (default: Caddy's)")
 	cmd.PersistentFlags().BoolVar(&o.json, "json", false, "Print JSON")
+	// Without these, a mistyped command shows the help and passes for a success.
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(*cobra.Command, []string) error { return cmd.Help() }
+	cmd.SilenceUsage = true // a failure is one sentence
 	cmd.AddCommand(o.create(), o.list(), o.get(), o.revoke())
 	for _, sub := range cmd.Commands() {
-		sub.SilenceUsage = true // a failure is one sentence
-		sub.PreRun = func(*cobra.Command, []string) { o.out = sub.OutOrStdout() }
+		sub.SilenceUsage = true
+		sub.PreRunE = func(*cobra.Command, []string) error {
+			o.out = sub.OutOrStdout()
+			if f := sub.Flags().Lookup("organization"); f != nil && f.Changed && f.Value.String() == "" {
+				return errors.New("--organization is empty: name an organization")
+			}
+			return nil
+		}
 	}
+}
+
+// bodyFlags are the flags of create that become fields of the body.
+var bodyFlags = []struct{ flag, field, usage string }{
+	{"user", "userId", "The user who owns the key"},
+	{"service-account", "serviceAccountId", "The service account that owns the key, instead of a user"},
+	{"name", "name", "What the key is for"},
+	{"description", "description", "More about it"},
+	{"scope", "scope", "read or read-write (default: read)"},
+	{"expires-at", "expiresAt", "When the key ends, as 2030-01-31T12:00:00Z (default: never)"},
 }
 
 func (o *operator) create() *cobra.Command {
 	var organization string
-	body := make(map[string]*string)
 	cmd := &cobra.Command{
 		Use:   "create --organization <id> (--user <id> | --service-account <id>) --name <name>",
 		Short: "Issues a key and prints its token, once",
 		Args:  cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&organization, "organization", "", "The organization that the key belongs to")
-	for _, f := range []struct{ flag, field, usage string }{
-		{"user", "userId", "The user who owns the key"},
-		{"service-account", "serviceAccountId", "The service account that owns the key, instead of a user"},
-		{"name", "name", "What the key is for"},
-		{"description", "description", "More about it"},
-		{"scope", "scope", "read or read-write (default: read)"},
-		{"expires-at", "expiresAt", "When the key ends, as 2030-01-31T12:00:00Z (default: never)"},
-	} {
-		body[f.field] = cmd.Flags().String(f.flag, "", f.usage)
+	for _, f := range bodyFlags {
+		cmd.Flags().String(f.flag, "", f.usage)
 	}
 	cmd.MarkFlagRequired("organization")
 	cmd.MarkFlagRequired("name")
 	cmd.RunE = func(*cobra.Command, []string) error {
-		given := make(map[string]string)
-		for field, value := range body {
-			if *value != "" {
-				given[field] = *value
+		body := make(map[string]string)
+		for _, f := range bodyFlags {
+			// An empty value too: --expires-at "$UNSET" must not make a key
+			// that never ends.
+			if flag := cmd.Flags().Lookup(f.flag); flag.Changed {
+				body[f.field] = flag.Value.String()
 			}
 		}
-		data, err := o.call(http.MethodPost, organizationPath(organization), given)
+		data, err := o.call(http.MethodPost, organizationPath(organization), body)
 		if err != nil {
 			return err
 		}

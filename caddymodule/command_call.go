@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -32,12 +33,18 @@ func (o *operator) call(method, uri string, body any) (data json.RawMessage, err
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
 	}
+	var reason string
 	for range startAttempts {
-		var reason string
 		if data, reason, err = callOnce(address, method, uri, body); reason != "store_unavailable" {
 			break
 		}
 		time.Sleep(startPause)
+	}
+	if reason == "store_unavailable" {
+		// The operator may know more than the clients of the API.
+		if _, _, why := callOnce(address, http.MethodGet, adminBase+"ready", nil); why != nil {
+			return nil, why
+		}
 	}
 	return data, err
 }
@@ -53,7 +60,8 @@ func callOnce(address, method, uri string, body any) (data json.RawMessage, reas
 	}
 	resp, err := caddycmd.AdminAPIRequest(address, method, uri, nil, sent)
 	if err != nil {
-		return nil, "", explain(address, err, &reason)
+		reason, err = explain(address, err)
+		return nil, reason, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
@@ -67,7 +75,7 @@ func callOnce(address, method, uri string, body any) (data json.RawMessage, reas
 
 // explain makes a sentence of the error of AdminAPIRequest, which holds the body
 // of a refusal as text.
-func explain(address string, err error, reason *string) error {
+func explain(address string, err error) (reason string, _ error) {
 	text := err.Error()
 	if at := strings.IndexByte(text, '{'); at >= 0 {
 		var answer struct {
@@ -75,20 +83,25 @@ func explain(address string, err error, reason *string) error {
 			Data    struct {
 				Reason string `json:"reason"`
 			} `json:"data"`
+			Reason string `json:"reason"` // of /ready
 		}
-		if json.Unmarshal([]byte(text[at:]), &answer) == nil && answer.Message != "" {
-			*reason = answer.Data.Reason
-			return errors.New(answer.Message)
+		if json.Unmarshal([]byte(text[at:]), &answer) == nil && answer.Message+answer.Reason != "" {
+			return answer.Data.Reason, errors.New(answer.Message + answer.Reason)
 		}
 	}
 	if strings.Contains(text, "HTTP 404") {
-		return fmt.Errorf("the Caddy at %s has no API keys: build it with this plugin", address)
+		return "", fmt.Errorf("the Caddy at %s has no API keys: build it with this plugin", address)
 	}
-	return fmt.Errorf("cannot reach the admin endpoint of Caddy at %s; is it running, and is --address right? (%w)", address, err)
+	return "", fmt.Errorf("cannot reach the admin endpoint of Caddy at %s; is it running, and is --address right? (%w)", address, err)
 }
 
 func organizationPath(id string) string {
-	return adminBase + "organizations/" + url.PathEscape(id) + "/keys"
+	return adminBase + "organizations/" + pathSegment(id) + "/keys"
 }
 
-func keyPath(id string) string { return adminBase + "keys/" + url.PathEscape(id) }
+func keyPath(id string) string { return adminBase + "keys/" + pathSegment(id) }
+
+// pathSegment escapes dots too: an organization may be called "..".
+func pathSegment(id string) string {
+	return strings.ReplaceAll(url.PathEscape(id), ".", "%2E")
+}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"net/textproto"
 	"strings"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
@@ -20,7 +21,8 @@ func credential(h http.Header) (token string, _ apikey.Reason) {
 	default:
 		return "", apikey.ReasonAmbiguous
 	}
-	scheme, rest, _ := strings.Cut(values[0], " ")
+	// HTTP/2 leaves the spaces around a value to us.
+	scheme, rest, _ := strings.Cut(textproto.TrimString(values[0]), " ")
 	if scheme == "" {
 		return "", apikey.ReasonAmbiguous
 	}

@@ -70,54 +70,36 @@ func (g *Gate) Provision(ctx caddy.Context) (err error) {
 	if g.Realm == "" {
 		g.Realm = defaultRealm
 	}
-	if g.headers, err = newHeaderPolicy(g.IdentityHeaders); err != nil {
+	if g.headers, err = newHeaderPolicy(g.IdentityHeaders, g.ForwardCredential); err != nil {
 		return err
 	}
 	return g.provision(ctx)
 }
 
-// identityVar keeps the identity in the variables of a request, for a further
-// gate on its way: the first one has taken the credential out.
-const identityVar = "api_keys.identity"
-
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity); ok {
-		if reason := g.admits(r, &id.verdict); reason != apikey.ReasonNone {
-			return g.refuse(w, r, reason)
-		}
-		return next.ServeHTTP(w, r)
+	id, reason := g.identify(r, func(v *apikey.Verdict) apikey.Reason { return g.admits(r, v) })
+	if reason != apikey.ReasonNone {
+		refusal(reason, g.Realm).Write(w, r, requestID(r))
+		return nil
 	}
-
-	start := time.Now()
-	verdict, keyring := g.check(r)
-	if verdict.Allowed() {
-		verdict.Reason = g.admits(r, &verdict)
-	}
-	g.app.metrics.Checked(verdict.Reason, time.Since(start))
-	if !verdict.Allowed() {
-		noteKey(r, &verdict)
-		return g.refuse(w, r, verdict.Reason)
-	}
-	id := newIdentity(verdict)
-	g.accept(r, keyring, id)
-
-	caddyhttp.SetVar(r.Context(), identityVar, id)
-	g.headers.scrubRequest(r, keyring.HoldsToken)
-	if !g.ForwardCredential {
-		delete(r.Header, "Authorization")
-	}
-	g.headers.setHeaders(r.Header, id)
+	g.headers.apply(r, id)
 	return next.ServeHTTP(w, r)
 }
 
 // admits judges a good key against what this request is about to do.
 func (g *Gate) admits(r *http.Request, v *apikey.Verdict) apikey.Reason {
-	switch {
-	case len(g.Organizations) > 0 && !slices.Contains(g.Organizations, v.OrganizationID):
-		return apikey.ReasonOrganization
-	case v.Scope == apikey.ScopeRead && mayWrite(r):
+	reason := admitted(g.Organizations, v)
+	if reason == apikey.ReasonNone && v.Scope == apikey.ScopeRead && mayWrite(r) {
 		return apikey.ReasonScope
+	}
+	return reason
+}
+
+// admitted judges the organization of a good key. An empty list admits all.
+func admitted(organizations []string, v *apikey.Verdict) apikey.Reason {
+	if len(organizations) > 0 && !slices.Contains(organizations, v.OrganizationID) {
+		return apikey.ReasonOrganization
 	}
 	return apikey.ReasonNone
 }
@@ -131,11 +113,6 @@ func mayWrite(r *http.Request) bool {
 		return upgrade
 	}
 	return true
-}
-
-func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, reason apikey.Reason) error {
-	refusal(reason, g.Realm).Write(w, r, requestID(r))
-	return nil
 }
 
 // refusal is the answer to a check that was not passed.
@@ -178,6 +155,31 @@ func (c *checker) provision(ctx caddy.Context) error {
 	return nil
 }
 
+// identityVar keeps the identity in the variables of a request, for whoever of us
+// is next on its way: the first gate takes the credential out.
+const identityVar = "api_keys.identity"
+
+// identify returns who sent a request, and why that is not good enough, if it is
+// not. admits judges a good key. The first time that a request is accepted, it
+// counts as a use of the key.
+func (c *checker) identify(r *http.Request, admits func(*apikey.Verdict) apikey.Reason) (id *identity, reason apikey.Reason) {
+	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity); ok {
+		return id, admits(&id.verdict)
+	}
+	start := time.Now()
+	verdict, keyring := c.check(r)
+	if reason = verdict.Reason; reason == apikey.ReasonNone {
+		id = newIdentity(verdict, keyring)
+		reason = admits(&id.verdict)
+	}
+	c.app.metrics.Checked(reason, time.Since(start))
+	noteKey(r, &verdict)
+	if reason == apikey.ReasonNone {
+		c.accept(r, id)
+	}
+	return id, reason
+}
+
 // check finds out whose key a request carries.
 func (c *checker) check(r *http.Request) (apikey.Verdict, *apikey.Keyring) {
 	token, reason := credential(r.Header)
@@ -190,7 +192,9 @@ func (c *checker) check(r *http.Request) (apikey.Verdict, *apikey.Keyring) {
 		verdict, err = keyring.Verify(r.Context(), token)
 	}
 	if err != nil {
-		c.app.complain(err)
+		if r.Context().Err() == nil { // else it is the client that has gone away
+			c.app.complain(err)
+		}
 		return apikey.Verdict{Reason: apikey.ReasonUnavailable}, nil
 	}
 	if c := c.logger.Check(zap.DebugLevel, "checked an API key"); c != nil {
@@ -200,19 +204,19 @@ func (c *checker) check(r *http.Request) (apikey.Verdict, *apikey.Keyring) {
 }
 
 // accept records the use of a key and tells Caddy who is calling.
-func (c *checker) accept(r *http.Request, keyring *apikey.Keyring, id *identity) {
+func (c *checker) accept(r *http.Request, id *identity) {
 	ctx := r.Context()
 	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		address = "" // early data: the address is not verified yet
 	}
-	keyring.Use(&id.verdict, address, r.UserAgent())
+	id.keyring.Use(&id.verdict, address, r.UserAgent())
 	c.app.metrics.KeyAccepted(&id.verdict, c.app.PerKeyMetrics)
 
 	repl := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.auth.user.id", id.verdict.PrincipalID())
 	repl.Map(id.placeholder)
-	noteKey(r, &id.verdict)
+	caddyhttp.SetVar(ctx, identityVar, id)
 }
 
 // noteKey adds the id of the key to the access log, when the request had the

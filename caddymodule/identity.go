@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
@@ -32,9 +33,9 @@ var (
 // another method than the one that was judged, or set its HTTP_PROXY.
 var droppedHeaders = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "Proxy"}
 
-// foreignKeyHeader is where other gateways look for a key. It decides nothing
-// here, and a token of ours in it would be handed to the upstream.
-const foreignKeyHeader = "X-Api-Key"
+// foldedForeignKeyHeader is where other gateways look for a key. It decides
+// nothing here, and a token of ours in it would be handed to the upstream.
+const foldedForeignKeyHeader = "x-api-key"
 
 // headerPolicy keeps the headers of accepted requests honest.
 type headerPolicy struct {
@@ -45,10 +46,10 @@ type headerPolicy struct {
 
 // newHeaderPolicy reads which headers carry the facts, by the names of the facts;
 // those that are not named keep their default.
-func newHeaderPolicy(names map[string]string) (*headerPolicy, error) {
+func newHeaderPolicy(names map[string]string, forwardCredential bool) (*headerPolicy, error) {
 	p := &headerPolicy{set: factHeaders}
 	for name, header := range names {
-		fact := indexOf(factNames[:], name)
+		fact := slices.Index(factNames[:], name)
 		if fact < 0 {
 			return nil, fmt.Errorf("identity_headers: unknown name %q; known are %s", name, strings.Join(factNames[:], ", "))
 		}
@@ -58,30 +59,25 @@ func newHeaderPolicy(names map[string]string) (*headerPolicy, error) {
 		p.set[fact] = textproto.CanonicalMIMEHeaderKey(header)
 	}
 	for i, header := range p.set {
-		if indexOf(p.set[:i], header) >= 0 {
+		if slices.Contains(p.set[:i], header) {
 			return nil, fmt.Errorf("identity_headers: %s is named twice", header)
 		}
 	}
 	// Also the defaults of what was renamed: an upstream may look at them.
-	for _, list := range [][]string{p.set[:], factHeaders[:], droppedHeaders} {
+	lists := [][]string{p.set[:], factHeaders[:], droppedHeaders}
+	if !forwardCredential {
+		lists = append(lists, []string{"Authorization"})
+	}
+	for _, list := range lists {
 		for _, header := range list {
-			if folded := strings.ToLower(header); indexOf(p.removed, folded) < 0 {
+			if folded := strings.ToLower(header); !slices.Contains(p.removed, folded) {
 				p.removed = append(p.removed, folded)
 				p.lengths[len(folded)] = true
 			}
 		}
 	}
-	p.lengths[len(foreignKeyHeader)] = true
+	p.lengths[len(foldedForeignKeyHeader)] = true
 	return p, nil
-}
-
-func indexOf(list []string, wanted string) int {
-	for i, s := range list {
-		if s == wanted {
-			return i
-		}
-	}
-	return -1
 }
 
 func validHeaderName(name string) bool {
@@ -130,37 +126,31 @@ func (p *headerPolicy) removes(name string) bool {
 }
 
 // scrub removes what a client must not say of itself, in every spelling.
-func (p *headerPolicy) scrub(h http.Header, holdsToken func(string) bool) {
+func (p *headerPolicy) scrub(h http.Header, keyring *apikey.Keyring) {
 	for name, values := range h {
 		if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
 			continue
 		}
-		if p.removes(name) || sameHeader(name, "x-api-key") && anyOf(values, holdsToken) {
+		if p.removes(name) || sameHeader(name, foldedForeignKeyHeader) && slices.ContainsFunc(values, keyring.HoldsToken) {
 			delete(h, name)
 		}
 	}
 }
 
-func anyOf(values []string, is func(string) bool) bool {
-	for _, v := range values {
-		if is(v) {
-			return true
-		}
-	}
-	return false
-}
-
-// scrubRequest also sees to the two ways around scrub: a Connection header that
-// names ours makes the proxy drop them, and trailers arrive after us.
-func (p *headerPolicy) scrubRequest(r *http.Request, holdsToken func(string) bool) {
-	p.scrub(r.Header, holdsToken)
+// apply takes the credential and all that the client says of itself out of an
+// accepted request, and tells the upstream who is calling. It also sees to the
+// two ways around that: a Connection header that names ours makes the proxy drop
+// them, and trailers arrive after us.
+func (p *headerPolicy) apply(r *http.Request, id *identity) {
+	p.scrub(r.Header, id.keyring)
 	if values, ok := r.Header["Connection"]; ok {
 		p.scrubConnection(r.Header, values)
 	}
 	if r.Trailer != nil {
-		p.scrub(r.Trailer, holdsToken)
-		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, holdsToken) }}
+		p.scrub(r.Trailer, id.keyring)
+		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, id.keyring) }}
 	}
+	p.setHeaders(r.Header, id)
 }
 
 func (p *headerPolicy) scrubConnection(h http.Header, values []string) {
@@ -204,11 +194,12 @@ func (t *trailerScrubber) Read(p []byte) (int, error) {
 // holds the values of the headers too.
 type identity struct {
 	verdict apikey.Verdict
+	keyring *apikey.Keyring
 	values  [factCount]string
 }
 
-func newIdentity(v apikey.Verdict) *identity {
-	return &identity{verdict: v, values: [factCount]string{
+func newIdentity(v apikey.Verdict, keyring *apikey.Keyring) *identity {
+	return &identity{verdict: v, keyring: keyring, values: [factCount]string{
 		factKeyID:          v.KeyName,
 		factOrganization:   v.OrganizationID,
 		factUser:           v.UserID,
@@ -227,18 +218,17 @@ func (p *headerPolicy) setHeaders(h http.Header, id *identity) {
 	}
 }
 
-// Placeholders of accepted requests, beside {http.auth.user.id}.
-var placeholders = map[string]int{
-	"http.auth.user.key_id":          factKeyID,
-	"http.auth.user.organization_id": factOrganization,
-	"http.auth.user.scope":           factScope,
-}
-
-// placeholder implements caddy.ReplacerFunc.
+// placeholder implements caddy.ReplacerFunc: what is known of accepted requests,
+// beside {http.auth.user.id}. It looks at the verdict, because handlers may change
+// the values of headers in place.
 func (id *identity) placeholder(name string) (any, bool) {
-	fact, ok := placeholders[name]
-	if !ok {
-		return nil, false
+	switch name {
+	case "http.auth.user.key_id":
+		return id.verdict.KeyName, true
+	case "http.auth.user.organization_id":
+		return id.verdict.OrganizationID, true
+	case "http.auth.user.scope":
+		return id.verdict.Scope.String(), true
 	}
-	return id.values[fact], true
+	return nil, false
 }

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -29,6 +28,9 @@ type Mount struct {
 	// percent-encoding or double slashes, is another path. Default:
 	// `/v1/api-keys`.
 	Path string `json:"path,omitempty"`
+
+	// The organizations whose keys are accepted. Default: all.
+	Organizations []string `json:"organizations,omitempty"`
 
 	// What `WWW-Authenticate` calls the protected space. Default: `api`.
 	Realm string `json:"realm,omitempty"`
@@ -93,18 +95,11 @@ func below(u *url.URL, base string) (rest string, ok bool) {
 
 // caller tells by the key of a request who is calling.
 func (m *Mount) caller(r *http.Request) (apikey.Principal, *management.Refusal) {
-	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity); ok {
-		return id.verdict.Principal(), nil // a gate before us took the key out
+	id, reason := m.identify(r, func(v *apikey.Verdict) apikey.Reason { return admitted(m.Organizations, v) })
+	if reason != apikey.ReasonNone {
+		return apikey.Principal{}, refusal(reason, m.Realm)
 	}
-	start := time.Now()
-	verdict, keyring := m.check(r)
-	m.app.metrics.Checked(verdict.Reason, time.Since(start))
-	if !verdict.Allowed() {
-		noteKey(r, &verdict)
-		return apikey.Principal{}, refusal(verdict.Reason, m.Realm)
-	}
-	m.accept(r, keyring, newIdentity(verdict))
-	return verdict.Principal(), nil
+	return id.verdict.Principal(), nil
 }
 
 // Interface guards

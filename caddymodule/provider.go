@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -45,22 +44,18 @@ func (*Provider) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // authentication handler would log one for every request of a stranger. That the
 // key could not be looked up is one, though that handler says 401 to it too.
 func (p *Provider) Authenticate(_ http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
-	start := time.Now()
-	verdict, keyring := p.check(r)
-	p.app.metrics.Checked(verdict.Reason, time.Since(start))
-	switch {
-	case verdict.Reason == apikey.ReasonUnavailable:
+	id, reason := p.identify(r, func(*apikey.Verdict) apikey.Reason { return apikey.ReasonNone })
+	switch reason {
+	case apikey.ReasonNone:
+	case apikey.ReasonUnavailable:
 		return caddyauth.User{}, false, apikey.ErrUnavailable
-	case !verdict.Allowed():
-		noteKey(r, &verdict)
+	default:
 		return caddyauth.User{}, false, nil
 	}
-	id := newIdentity(verdict)
-	p.accept(r, keyring, id)
-	return caddyauth.User{ID: verdict.PrincipalID(), Metadata: map[string]string{
-		"key_id":          verdict.KeyName,
-		"organization_id": verdict.OrganizationID,
-		"scope":           verdict.Scope.String(),
+	return caddyauth.User{ID: id.verdict.PrincipalID(), Metadata: map[string]string{
+		"key_id":          id.verdict.KeyName,
+		"organization_id": id.verdict.OrganizationID,
+		"scope":           id.verdict.Scope.String(),
 	}}, true, nil
 }
 

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -22,7 +23,7 @@ type sharedStore struct {
 
 	mu      sync.Mutex
 	keyring *apikey.Keyring
-	closed  bool
+	closed  atomic.Bool
 }
 
 func acquireStore(identity string) (*sharedStore, error) {
@@ -45,7 +46,7 @@ func (s *sharedStore) release() error {
 func (s *sharedStore) open(opener func() (*apikey.Keyring, error)) (*apikey.Keyring, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed.Load() {
 		return nil, fmt.Errorf("%w: the key store was closed by a newer configuration", apikey.ErrUnavailable)
 	}
 	if s.keyring == nil {
@@ -62,7 +63,7 @@ func (s *sharedStore) open(opener func() (*apikey.Keyring, error)) (*apikey.Keyr
 func (s *sharedStore) Destruct() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
+	s.closed.Store(true)
 	if s.keyring == nil {
 		return nil
 	}

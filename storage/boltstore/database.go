@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -73,7 +73,7 @@ func openDatabase(path string, flags int) (*database, error) {
 		})
 		return err
 	})
-	var system *fs.PathError
+	var system syscall.Errno
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, errLocked

@@ -35,7 +35,7 @@ func inspect(path string) (os.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("it is %s, not a file: name another one", kind(info.Mode()))
+		return nil, fmt.Errorf("it is %s: name a file", kind(info.Mode()))
 	case info.Size() == 0:
 		return nil, errors.New("the file is empty, which a key store never is: restore it from a backup, or delete it to start without keys")
 	}

@@ -68,7 +68,11 @@ type Option func(*Store)
 // WithLogger says where to log what an operator should know: a file that was
 // created empty, was readable by others, or fails. The default is nowhere.
 func WithLogger(log *zap.Logger) Option {
-	return func(s *Store) { s.log = log }
+	return func(s *Store) {
+		if log != nil {
+			s.log = log
+		}
+	}
 }
 
 // Open opens the key store in the file at path. When there is no such file, it
@@ -89,6 +93,9 @@ func Open(path string, options ...Option) (*Store, error) {
 		option(s)
 	}
 	db, err := s.openFirst()
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: the file and its directory must belong to the user that Caddy runs as", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening key store %s: %w", s.path, err)
 	}
@@ -116,8 +123,10 @@ func (s *Store) openFirst() (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.file, err = db.file.Stat()
-	return db, err
+	if s.file, err = db.file.Stat(); err != nil {
+		return nil, errors.Join(err, db.close())
+	}
+	return db, nil
 }
 
 // tighten takes a file of ours from other users of the machine.
@@ -157,7 +166,7 @@ func (s *Store) openAgain() (*database, error) {
 		if errors.Is(err, errLost) {
 			s.retry = time.Now().Add(time.Hour) // each time leaks address space
 		}
-		s.failure = s.failed("opening again", apikey.ErrUnavailable, err)
+		s.failure = s.failed("reopening", apikey.ErrUnavailable, err)
 		return nil, s.failure
 	}
 	s.db.Store(db)
@@ -205,15 +214,17 @@ func (s *Store) begin(writable bool) (*database, *bolt.Tx, error) {
 			return nil, nil, err
 		}
 		tx, err := db.begin(writable)
+		if db.lost.Load() {
+			s.db.CompareAndSwap(db, nil)
+		}
 		switch {
 		case err == nil:
 			return db, tx, nil
 		case errors.Is(err, berrors.ErrDatabaseNotOpen), errors.Is(err, os.ErrClosed):
-			continue // it was closed under us; current waits until that is over
-		case errors.Is(err, errLost):
-			s.db.CompareAndSwap(db, nil)
+			// It was closed under us. Current waits until that is over.
+		default:
+			return nil, nil, s.failed("using", apikey.ErrUnavailable, err)
 		}
-		return nil, nil, s.failed("using", apikey.ErrUnavailable, err)
 	}
 }
 
@@ -222,12 +233,12 @@ func (s *Store) View(ctx context.Context, fn func(apikey.Reader) error) (err err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	_, tx, err := s.begin(false)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.recoverFault(&err)
 	return fn(&reader{store: s, tx: tx})
 }

@@ -143,6 +143,9 @@ var ending = []guarantee{
 			for n := 0; ; n++ {
 				var err error
 				switch {
+				case n == 100_000:
+					t.Error("the store does not notice that it is closed")
+					return
 				case i == 0 && n == 20:
 					if err := s.Close(); err != nil {
 						t.Errorf("closing: %v", err)

@@ -1,0 +1,338 @@
+package apikey_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+	"github.com/caddy-apikeys/caddy-apikeys/storage/boltstore"
+	"github.com/caddy-apikeys/caddy-apikeys/storage/storagetest"
+)
+
+func (r *ring) use(token, address, userAgent string) {
+	r.t.Helper()
+	v := r.verify(token, apikey.ReasonNone)
+	r.Use(&v, address, userAgent)
+}
+
+func (r *ring) wantUsage(id apikey.ID, want apikey.Usage) {
+	r.t.Helper()
+	if got := r.get(operator, id).Usage; got != want {
+		r.t.Errorf("Get tells of usage %+v, want %+v", got, want)
+	}
+	page, err := r.List(ctx, operator, apikey.ListQuery{Limit: 100})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, key := range page.Keys {
+		if key.ID == id && key.Usage != want {
+			r.t.Errorf("List tells of usage %+v, want %+v", key.Usage, want)
+		}
+	}
+}
+
+func usage(at time.Time, count uint64, address, userAgent string) apikey.Usage {
+	ip, _ := netip.ParseAddr(address)
+	return apikey.Usage{LastUsedAt: at, LastUsedIP: ip, LastUsedUserAgent: userAgent, Count: count}
+}
+
+func TestUsageIsToldAtOnceAndNotOnlyAfterTheFlush(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		made := r.issue(operator, apikey.Issue{})
+		r.wantUsage(made.Key.ID, apikey.Usage{})
+		count := uint64(0)
+		for i := range 40 {
+			r.clock.advance(time.Duration(i) * time.Millisecond)
+			address, agent := fmt.Sprint("192.0.2.", i/3), fmt.Sprint("ua", i/4)
+			r.use(made.Token, address, agent)
+			count++
+			r.wantUsage(made.Key.ID, usage(r.clock.now(), count, address, agent))
+			if i%7 == 6 {
+				r.flush()
+				r.wantUsage(made.Key.ID, usage(r.clock.now(), count, address, agent))
+			}
+		}
+		if key := r.revoke(operator, made.Key.ID); key.Usage.Count != count {
+			t.Errorf("the revoked key tells of %d uses, want %d", key.Usage.Count, count)
+		}
+		r.flush()
+		r.verify(made.Token, apikey.ReasonRevoked) // the flush has not brought it back
+		r.wantUsage(made.Key.ID, r.get(operator, made.Key.ID).Usage)
+	})
+}
+
+func TestAddressIsKeptAsAnAddressOrNotAtAll(t *testing.T) {
+	r := openRing(t, storagetest.NewMemory())
+	made := r.issue(operator, apikey.Issue{})
+	for address, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "2001:db8::1": "2001:db8::1", "::ffff:192.0.2.7": "192.0.2.7", "fe80::1%eth0": "fe80::1",
+		"": "", "@": "", "192.0.2.7:99": "", "[::1]:99": "", "localhost": "", "1.2.3": "", "1.2.3.4, 5.6.7.8": "", "\x00": "",
+	} {
+		r.clock.advance(time.Second)
+		r.use(made.Token, address, "ua")
+		for range 2 {
+			got := r.get(operator, made.Key.ID).Usage.LastUsedIP
+			if got.IsValid() != (want != "") || want != "" && got.String() != want {
+				t.Errorf("%q is kept as %v, want %q", address, got, want)
+			}
+			r.flush()
+		}
+	}
+}
+
+// In a bubble, with the default clock: what stands in the store, and when.
+func TestWhatIsNewIsWrittenAtOnceAndANewTimeAloneOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storagetest.NewMemory()
+		k, err := apikey.Open(store, apikey.Settings{}, apikey.Policy{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		reader := openRing(t, keepOpen{store}) // knows what is in the store, and no more
+		made, err := k.Issue(ctx, operator, apikey.Issue{Name: "n", UserID: "u"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		use := func(address, agent string) time.Time {
+			v, err := k.Verify(ctx, made.Token)
+			if err != nil || !v.Allowed() {
+				t.Fatal(v.Reason, err)
+			}
+			k.Use(&v, address, agent)
+			return k.Now().Truncate(time.Millisecond).UTC()
+		}
+		stored := func() apikey.Usage {
+			synctest.Wait()
+			return reader.get(operator, made.Key.ID).Usage
+		}
+		tick := func() { time.Sleep(time.Second + time.Millisecond) } // one flush
+
+		first := use("192.0.2.1", "one")
+		tick()
+		if got := stored(); got != usage(first, 1, "192.0.2.1", "one") {
+			t.Errorf("a flush after the first use: %+v", got)
+		}
+		agent := use("192.0.2.1", "two")
+		tick()
+		if got := stored(); got != usage(agent, 2, "192.0.2.1", "two") {
+			t.Errorf("a flush after a new user agent: %+v", got)
+		}
+		address := use("192.0.2.2", "two")
+		tick()
+		if got := stored(); got != usage(address, 3, "192.0.2.2", "two") {
+			t.Errorf("a flush after a new address: %+v", got)
+		}
+		count := uint64(3)
+		for k.Now().Before(address.Add(59 * time.Second)) {
+			use("192.0.2.2", "two")
+			count++
+			tick()
+			if got := stored(); got != usage(address, 3, "192.0.2.2", "two") {
+				t.Fatalf("the time alone moved by %v, and it was written: %+v", k.Now().Sub(address), got)
+			}
+			if got, err := k.Get(ctx, operator, made.Key.ID); err != nil || got.Usage.Count != count || k.Now().Sub(got.Usage.LastUsedAt) > 2*time.Second {
+				t.Fatalf("meanwhile Get tells of %+v, %v", got.Usage, err)
+			}
+		}
+		var last time.Time
+		for range 3 {
+			last = use("192.0.2.2", "two")
+			count++
+			tick()
+		}
+		if got := stored(); got.Count < count-2 || last.Sub(got.LastUsedAt) > 3*time.Second {
+			t.Errorf("the time moved by more than a minute, and it was not written: %+v", got)
+		}
+		back := use("192.0.2.1", "one")
+		tick()
+		if got := stored(); got != usage(back, count+1, "192.0.2.1", "one") {
+			t.Errorf("a flush after a client that was here before: %+v", got)
+		}
+	})
+}
+
+func TestResolutionAndIntervalCanBeSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := &observer{}
+		k, err := apikey.Open(storagetest.NewMemory(), apikey.Settings{FlushInterval: 10 * time.Second, UsageResolution: 20 * time.Second}, apikey.Policy{}, seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		made, err := k.Issue(ctx, operator, apikey.Issue{Name: "n", UserID: "u"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			v, err := k.Verify(ctx, made.Token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Use(&v, "192.0.2.1", "ua")
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		if seen.flushed < 4 || seen.flushed > 5 {
+			t.Errorf("100 seconds of use made %d writes, want one each 20 seconds", seen.flushed)
+		}
+	})
+}
+
+func TestUsageOutlivesFlushesThatFail(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		var made []apikey.Issued
+		for range 5 {
+			made = append(made, r.issue(operator, apikey.Issue{}))
+			r.remembered(made[len(made)-1].Token)
+		}
+		broken := fmt.Errorf("%w: for a test", apikey.ErrUnavailable)
+		fail := func() error { return broken }
+		for round := range uint64(4) {
+			for i, m := range made {
+				r.clock.advance(time.Second)
+				r.use(m.Token, fmt.Sprint("192.0.2.", i), "ua")
+			}
+			r.store.before.Store(&fail)
+			if err := r.Flush(ctx); !errors.Is(err, apikey.ErrUnavailable) {
+				t.Errorf("flush: %v", err)
+			}
+			r.store.before.Store(nil)
+			if pending := r.IndexStats().Pending; pending != len(made) {
+				t.Errorf("%d keys wait for a flush, want %d", pending, len(made))
+			}
+			if got := r.get(operator, made[0].Key.ID).Usage.Count; got != round+1 {
+				t.Errorf("after a flush that failed Get tells of %d uses, want %d", got, round+1)
+			}
+		}
+		r.flush()
+		if r.IndexStats().Pending != 0 {
+			t.Errorf("%d keys still wait", r.IndexStats().Pending)
+		}
+		for i, m := range made {
+			at := r.clock.now().Add(-time.Duration(len(made)-1-i) * time.Second)
+			r.wantUsage(m.Key.ID, usage(at, 4, fmt.Sprint("192.0.2.", i), "ua"))
+		}
+		failed := 0
+		for _, err := range r.seen.flushes {
+			if err != nil {
+				failed++
+			}
+		}
+		if failed != 4 || r.seen.flushed != len(made) || r.seen.dropped != 0 {
+			t.Errorf("the observer was told of %d failed flushes, %d written, %d dropped", failed, r.seen.flushed, r.seen.dropped)
+		}
+	})
+}
+
+func TestCloseBringsAllUsageToTheStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	open := func() *ring {
+		store, err := boltstore.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return openRing(t, store)
+	}
+	first := open()
+	made := first.issue(operator, apikey.Issue{})
+	for range 3 {
+		first.use(made.Token, "192.0.2.1", "ua")
+	}
+	first.flush()
+	first.clock.advance(time.Second)
+	first.use(made.Token, "192.0.2.1", "ua") // only the time is new: no hurry, but for Close
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := open()
+	second.verify(made.Token, apikey.ReasonNone)
+	second.wantUsage(made.Key.ID, usage(first.clock.now(), 4, "192.0.2.1", "ua"))
+	second.use(made.Token, "192.0.2.1", "ua") // with a clock that is behind
+	second.flush()
+	second.wantUsage(made.Key.ID, usage(first.clock.now(), 5, "192.0.2.1", "ua"))
+}
+
+func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
+	r := openRing(t, storagetest.NewMemory())
+	made := r.issue(operator, apikey.Issue{})
+	r.use(made.Token, "192.0.2.1", "ua")
+	r.store.gone.Store(true)
+	if err := r.Close(); !errors.Is(err, apikey.ErrUnavailable) {
+		t.Errorf("closing: %v", err)
+	}
+}
+
+func TestTimeOfLastUseNeverGoesBack(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		made := r.issue(operator, apikey.Issue{})
+		r.use(made.Token, "192.0.2.1", "ua")
+		latest := r.clock.now()
+		for range 3 {
+			r.clock.advance(-time.Hour)
+			r.use(made.Token, "192.0.2.1", "ua")
+			if got := r.get(operator, made.Key.ID).Usage.LastUsedAt; !got.Equal(latest) {
+				t.Errorf("last used at %v, after %v", got, latest)
+			}
+			r.flush()
+		}
+		r.wantUsage(made.Key.ID, usage(latest, 4, "192.0.2.1", "ua"))
+	})
+}
+
+// More keys than the index has room for: the uses of the others are kept aside.
+func TestKeysWithoutRoomInTheIndexAreCountedToo(t *testing.T) {
+	r := openRing(t, storagetest.NewMemory())
+	made := issueMany(t, r.Keyring, 5000)
+	for range 3 {
+		for _, m := range made {
+			r.use(m.Token, "192.0.2.1", "ua")
+		}
+	}
+	stats := r.IndexStats()
+	if stats.Entries > 2048 || stats.Pending != len(made) {
+		t.Errorf("%+v, want at most 2048 entries and %d keys waiting", stats, len(made))
+	}
+	check := func(when string, want uint64) {
+		t.Helper()
+		for i := 0; i < len(made); i += 7 {
+			if got := r.get(operator, made[i].Key.ID).Usage; got.Count != want || !got.LastUsedAt.Equal(r.clock.now()) {
+				t.Fatalf("%s the flush: key %d of %d has %+v", when, i, len(made), got)
+			}
+		}
+	}
+	check("before", 3)
+	r.flush()
+	check("after", 3)
+	for _, m := range made {
+		r.use(m.Token, "192.0.2.1", "ua")
+	}
+	r.flush()
+	check("after another", 4)
+	if r.seen.dropped != 0 || r.IndexStats().Pending != 0 {
+		t.Errorf("%d uses dropped, %d keys waiting", r.seen.dropped, r.IndexStats().Pending)
+	}
+}
+
+func issueMany(t testing.TB, k *apikey.Keyring, n int) (made []apikey.Issued) {
+	t.Helper()
+	for len(made) < n {
+		what := make([]apikey.Issue, min(1000, n-len(made)))
+		for i := range what {
+			what[i] = apikey.Issue{Name: "test", UserID: fmt.Sprint("user", len(made)+i)}
+		}
+		more, err := k.IssueMany(ctx, operator, what)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, more...)
+	}
+	return made
+}

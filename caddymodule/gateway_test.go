@@ -1,0 +1,369 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyevents/eventsconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/forwardauth"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+	_ "github.com/caddyserver/caddy/v2/modules/logging"
+	_ "github.com/caddyserver/caddy/v2/modules/metrics"
+
+	_ "github.com/caddy-apikeys/caddy-apikeys/storage/boltstore"
+)
+
+// gateway is a Caddy in this process with one site in front of an upstream. There
+// is one at a time, so that no test here is parallel.
+type gateway struct {
+	testing.TB
+	dir         string // all that it writes is below
+	site, admin string // host:port
+	upstream    *upstream
+	client      *http.Client // of the site
+}
+
+// start runs a Caddy whose Caddyfile has these global options and this site
+// block; UPSTREAM and DIR stand for the upstream and for the directory of the
+// test. The key store is at DIR/caddy/api-keys.db.
+func start(t testing.TB, global, site string) *gateway {
+	t.Helper()
+	g := &gateway{TB: t, dir: t.TempDir(), site: freeAddress(t), admin: freeAddress(t), upstream: newUpstream(t)}
+	t.Setenv("XDG_DATA_HOME", g.dir)
+	g.client = newClient(t, new(http.Transport))
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := g.load(global, site); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func newClient(t testing.TB, transport *http.Transport) *http.Client {
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{
+		Transport:     transport,
+		Timeout:       time.Minute,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// config returns the JSON configuration for start and load.
+func (g *gateway) config(global, site string) ([]byte, error) {
+	text := strings.NewReplacer("GLOBAL", global, "BLOCK", site).Replace(`{
+		admin ADMIN
+		persist_config off
+		auto_https off
+		storage file_system DIR/caddy
+		log {
+			output file DIR/log
+			level DEBUG
+		}
+		GLOBAL
+	}
+	http://SITE {
+		bind 127.0.0.1
+		log
+		BLOCK
+	}`)
+	text = strings.NewReplacer("ADMIN", g.admin, "SITE", g.site[strings.LastIndexByte(g.site, ':'):], "DIR", g.dir, "UPSTREAM", g.upstream.Listener.Addr().String()).Replace(text)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	return config, err
+}
+
+// load loads another configuration, as `caddy reload --force` does.
+func (g *gateway) load(global, site string) error {
+	config, err := g.config(global, site)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+func (g *gateway) storePath() string { return filepath.Join(g.dir, "caddy", "api-keys.db") }
+
+// answer is a response and, where the body is one, the envelope in it.
+type answer struct {
+	Status int
+	Header http.Header
+	Text   string
+
+	Code      int
+	Data      map[string]any
+	Message   string
+	RequestID string
+}
+
+func (a answer) reason() string { return a.text("reason") }
+
+func (a answer) text(field string) string {
+	text, _ := a.Data[field].(string)
+	return text
+}
+
+// send sends a request to the site. Headers are given as "Name: value", and
+// their names are sent as they are written.
+func (g *gateway) send(method, uri, body string, headers ...string) answer {
+	g.Helper()
+	return exchange(g, g.client, method, "http://"+g.site+uri, body, headers...)
+}
+
+// operate sends a request to the admin endpoint.
+func (g *gateway) operate(method, uri, body string, headers ...string) answer {
+	g.Helper()
+	return exchange(g, newClient(g, new(http.Transport)), method, "http://"+g.admin+uri, body, headers...)
+}
+
+func exchange(g testing.TB, client *http.Client, method, url, body string, headers ...string) answer {
+	g.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		g.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header[name] = append(req.Header[name], value)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return read(g, resp)
+}
+
+// connection is one to the site, for what no client would send.
+type connection struct {
+	net.Conn
+	*bufio.Reader
+}
+
+func (c connection) Read(p []byte) (int, error) { return c.Reader.Read(p) }
+
+func (g *gateway) dial() connection {
+	g.Helper()
+	conn, err := net.Dial("tcp", g.site)
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	return connection{conn, bufio.NewReader(conn)}
+}
+
+// raw sends lines over a connection of its own and returns the first answer.
+func (g *gateway) raw(lines string) answer {
+	g.Helper()
+	conn := g.dial()
+	defer conn.Close()
+	if _, err := io.WriteString(conn, strings.ReplaceAll(lines, "\n", "\r\n")); err != nil {
+		g.Fatal(err)
+	}
+	resp, err := http.ReadResponse(conn.Reader, nil)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return read(g, resp)
+}
+
+func read(t testing.TB, resp *http.Response) answer {
+	t.Helper()
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{Status: resp.StatusCode, Header: resp.Header, Text: string(body)}
+	json.Unmarshal(body, &a)
+	return a
+}
+
+// key is a key that a test has issued.
+type key struct{ ID, Token string }
+
+func (k key) header() string { return "Authorization: Bearer " + k.Token }
+
+// issue makes a key of the organization acme as the operator. fields are members
+// of the JSON body.
+func (g *gateway) issue(fields string) key {
+	g.Helper()
+	return g.issueFor("acme", fields)
+}
+
+func (g *gateway) issueFor(organization, fields string) key {
+	g.Helper()
+	a := g.operate("POST", "/api_keys/organizations/"+organization+"/keys", `{"name":"test",`+fields+`}`, "Content-Type: application/json")
+	if a.Status != 200 {
+		g.Fatalf("issuing a key: %d %s", a.Status, a.Text)
+	}
+	return key{a.text("id"), a.text("key")}
+}
+
+const (
+	reader = `"userId":"alice"`
+	writer = `"userId":"alice","scope":"read-write"`
+)
+
+func (g *gateway) revoke(k key) {
+	g.Helper()
+	if a := g.operate("DELETE", "/api_keys/keys/"+k.ID, ""); a.Status != 200 {
+		g.Fatalf("revoking a key: %d %s", a.Status, a.Text)
+	}
+}
+
+// metrics returns the series of /metrics that are about API keys, with their
+// values.
+func (g *gateway) metrics() map[string]string {
+	g.Helper()
+	a := g.operate("GET", "/metrics", "")
+	if a.Status != 200 {
+		g.Fatalf("/metrics: %d %s", a.Status, a.Text)
+	}
+	series := make(map[string]string)
+	for line := range strings.Lines(a.Text) {
+		if at := strings.LastIndexByte(line, ' '); strings.HasPrefix(line, "caddy_api_keys_") {
+			series[line[:at]] = strings.TrimSpace(line[at:])
+		}
+	}
+	return series
+}
+
+// number reads the value of a series; one that is absent counts 0.
+func number(t testing.TB, value string) float64 {
+	t.Helper()
+	if value == "" {
+		return 0
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// logged returns the lines that Caddy has logged until now.
+func (g *gateway) logged() []map[string]any {
+	g.Helper()
+	text, err := os.ReadFile(filepath.Join(g.dir, "log"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.Fatal(err)
+	}
+	var lines []map[string]any
+	for line := range bytes.Lines(text) {
+		var fields map[string]any
+		if json.Unmarshal(line, &fields) == nil { // not the one that is being written
+			lines = append(lines, fields)
+		}
+	}
+	return lines
+}
+
+// awaitLog waits for a line in the log: Caddy writes it after the answer.
+func (g *gateway) awaitLog(is func(map[string]any) bool) (found map[string]any) {
+	g.Helper()
+	g.await("a line in the log", func() bool {
+		for _, line := range g.logged() {
+			if is(line) {
+				found = line
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// await waits until a condition holds.
+func (g *gateway) await(what string, holds func() bool) {
+	g.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			g.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// upstream records what reaches it. To an upgrade it answers 101 and then sends
+// back what it is sent.
+type upstream struct {
+	*httptest.Server
+
+	mu   sync.Mutex
+	seen []received
+	hold chan struct{} // keeps requests for /hold until it is closed
+}
+
+type received struct {
+	Method, URI     string
+	Header, Trailer http.Header
+	Body            string
+}
+
+func newUpstream(t testing.TB) *upstream {
+	u := &upstream{hold: make(chan struct{})}
+	u.Server = httptest.NewServer(u)
+	t.Cleanup(u.Close)
+	return u
+}
+
+func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	u.mu.Lock()
+	u.seen = append(u.seen, received{r.Method, r.RequestURI, r.Header, r.Trailer, string(body)})
+	u.mu.Unlock()
+	if r.URL.Path == "/hold" {
+		<-u.hold
+	}
+	if r.Header.Get("Upgrade") == "" {
+		io.WriteString(w, "from the upstream")
+		return
+	}
+	conn, both, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	io.Copy(conn, both)
+}
+
+// take returns what was received since it was last called.
+func (u *upstream) take() []received {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	seen := u.seen
+	u.seen = nil
+	return seen
+}

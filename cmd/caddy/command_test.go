@@ -1,0 +1,160 @@
+package main_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestCommandsDoWhatTheirScriptsSay(t *testing.T) {
+	files, err := filepath.Glob("testdata/commands/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			startGateway(t, plainSite).runScript(file)
+		})
+	}
+}
+
+func TestCommandsReachAUnixSocket(t *testing.T) {
+	g := newGateway(t, plainSite)
+	g.listenAt("unix/"+filepath.Join(g.home, "admin.sock"), freePort(t))
+	g.start()
+	g.runScript("testdata/commands/revoke.txt")
+	g.runScript("testdata/commands/address.txt")
+}
+
+func TestATokenIsPrintedOnce(t *testing.T) {
+	g := startGateway(t, plainSite)
+	for _, form := range [][]string{nil, {"--json"}} {
+		args := append([]string{"api-keys", "create", "--organization", "acme", "--user", "alice", "--name", "first"}, form...)
+		stdout, stderr, code := g.run(g.command(args...))
+		tokens := aToken.FindAllString(stdout, -1)
+		if code != 0 || len(tokens) != 1 || strings.Count(stdout, secretOf(tokens[0])) != 1 {
+			t.Fatalf("%q: exit code %d, %d tokens", args, code, len(tokens))
+		}
+		if stderr != "" {
+			t.Errorf("%q: standard error has %q", args, stderr)
+		}
+		g.requireStatus(200, "GET", "/", tokens[0])
+		// That it is in no log and no file is checked of every gateway.
+	}
+}
+
+func TestAKeyWhoseTokenCannotBePrintedIsRevoked(t *testing.T) {
+	g := startGateway(t, plainSite)
+	reader, closed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+	defer closed.Close()
+	outputs := map[string]*os.File{"closed pipe": closed}
+	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil { // Linux
+		defer full.Close()
+		outputs["full disk"] = full
+	}
+	for name, output := range outputs {
+		for _, form := range []string{"--json=true", "--json=false"} {
+			cmd := g.command("api-keys", "create", "--organization", "acme", "--user", "alice", "--name", name, form)
+			cmd.Stdout = output
+			_, stderr, code := g.run(cmd)
+			if want := "Error: printing the new key, which is revoked again: "; code == 0 || !strings.HasPrefix(stderr, want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("%s: exit code %d, standard error %q", name, code, stderr)
+			}
+		}
+	}
+	keys := listByCommand(t, g)
+	if len(keys) != 2*len(outputs) {
+		t.Errorf("there are %d keys, want %d", len(keys), 2*len(outputs))
+	}
+	for _, key := range keys {
+		if key["revokedAt"] == "" {
+			t.Errorf("key %s (%s) is not revoked", key["id"], key["name"])
+		}
+	}
+}
+
+func TestAListHasAllKeysOverManyPages(t *testing.T) {
+	g := startGateway(t, plainSite)
+	const keys = 250
+	var issuers sync.WaitGroup
+	for issuer := range 5 {
+		issuers.Go(func() {
+			for i := issuer; i < keys; i += 5 {
+				g.issue(map[string]string{"name": strconv.Itoa(i)})
+			}
+		})
+	}
+	issuers.Wait()
+
+	listed := listByCommand(t, g)
+	ids, names := make(map[string]bool), make(map[string]bool)
+	for _, key := range listed {
+		ids[key["id"]], names[key["name"]] = true, true
+		if key["key"] != "" {
+			t.Errorf("the list has the token of %s", key["id"])
+		}
+	}
+	if len(listed) != keys || len(ids) != keys || len(names) != keys {
+		t.Errorf("the list has %d keys, %d ids and %d names, want %d of each", len(listed), len(ids), len(names), keys)
+	}
+	newestFirst := func(a, b map[string]string) int { return strings.Compare(b["id"], a["id"]) }
+	if !slices.IsSortedFunc(listed, newestFirst) {
+		t.Error("the list is not in order")
+	}
+	table, _, _ := g.run(g.command("api-keys", "list", "--organization", "acme"))
+	if lines := strings.Count(table, "\n"); lines != keys+1 {
+		t.Errorf("the table has %d lines, want %d", lines, keys+1)
+	}
+}
+
+func TestTheCommandSaysWhenAndByWhatAKeyWasUsed(t *testing.T) {
+	g := startGateway(t, plainSite)
+	key := g.issue(nil)
+	g.requireStatus(200, "GET", "/", key["key"])
+	used := g.look(key["id"])
+	for _, args := range [][]string{{"get", key["id"]}, {"list", "--organization", "acme"}} {
+		stdout, _, _ := g.run(g.command(append([]string{"api-keys"}, args...)...))
+		if used["lastUsedAt"] == "" || !strings.Contains(stdout, used["lastUsedAt"]) {
+			t.Errorf("%q does not say that it was used at %q:\n%s", args, used["lastUsedAt"], stdout)
+		}
+	}
+	stdout, _, _ := g.run(g.command("api-keys", "get", key["id"]))
+	for _, part := range []string{"127.0.0.1", "Go-http-client/1.1"} {
+		if !strings.Contains(stdout, part) {
+			t.Errorf("get does not show %s:\n%s", part, stdout)
+		}
+	}
+}
+
+func TestACaddyWithoutAPIKeysSaysSo(t *testing.T) {
+	g := startGateway(t, plainSite)
+	if err := g.reload("{\n\tadmin {$ADMIN}\n}\n"); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, code := g.run(g.command("api-keys", "list", "--organization", "acme"))
+	if code == 0 || stdout != "" || !strings.Contains(stderr, "no running configuration uses API keys") {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+func listByCommand(t *testing.T, g *gateway) []map[string]string {
+	t.Helper()
+	stdout, stderr, code := g.run(g.command("api-keys", "list", "--organization", "acme", "--json"))
+	if code != 0 {
+		t.Fatalf("list: exit code %d, %s", code, stderr)
+	}
+	var list struct{ Items []map[string]string }
+	if err := json.Unmarshal([]byte(stdout), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
