@@ -42,7 +42,7 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 	k.flushing.Lock()
 	defer k.flushing.Unlock()
 	start := time.Now()
-	keys, err := k.recorder.flush(ctx, func(ctx context.Context, fn func(Tx) error) error {
+	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error) error {
 		return k.update(ctx, "flush", fn)
 	}, all)
 	if keys > 0 || err != nil {

@@ -9,16 +9,20 @@ type Clock func() time.Time
 // step back would let expired keys live again. While the wall clock is ahead it
 // follows it, and forgets the jump as soon as it is undone.
 func NewClock() Clock {
-	start := time.Now()
-	wall := start.Round(0) // without the monotonic reading
+	begin := time.Now()
 	return func() time.Time {
 		now := time.Now()
-		steady := wall.Add(now.Sub(start))
-		if now = now.Round(0); now.After(steady) {
-			return now
-		}
-		return steady
+		return steady(begin.Round(0), now.Round(0), now.Sub(begin))
 	}
+}
+
+// steady returns the time of a clock that began at begin and has run for
+// elapsed, or what the wall clock says when that is later.
+func steady(begin, wall time.Time, elapsed time.Duration) time.Time {
+	if own := begin.Add(elapsed); own.After(wall) {
+		return own
+	}
+	return wall
 }
 
 // fromMillis is the inverse of [time.Time.UnixMilli], with zero for "not set".

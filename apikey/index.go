@@ -62,7 +62,7 @@ const (
 	wordUsed    // life<<48 | Unix milliseconds of the last use
 	wordCount   // life<<48 | uses that are not in the store
 	wordClient  // hash of the address and user agent last recorded
-	wordSaved   // Unix milliseconds of the last use that is in the store
+	wordSaved   // when its usage was last written, in Unix milliseconds
 	wordHeat    // how often the entry was hit lately, up to maxHeat
 	_
 	entryWords

@@ -52,10 +52,7 @@ func indexIDs(n int) []ID {
 	random := rand.New(rand.NewPCG(7, 8))
 	ids := make([]ID, n)
 	for i := range ids {
-		id := newID(time.UnixMilli(1_700_000_000_000 + int64(i)))
-		binary.BigEndian.PutUint64(id[8:], random.Uint64())
-		id[8] = id[8]&0x3f | 0x80
-		ids[i] = id
+		putHalves(&ids[i], (1_700_000_000_000+uint64(i))<<16|0x7000, random.Uint64()>>2|1<<63)
 	}
 	return ids
 }
@@ -207,7 +204,7 @@ func TestClosedIndexKnowsNothingUntilItIsFilledAgain(t *testing.T) {
 // The keys in use fill the index to a half; then every key of a store ten times
 // its capacity comes by once, while those in use go on.
 func TestReadingThroughAllKeysDoesNotDriveOutThoseInUse(t *testing.T) {
-	const room = 8 * minCapacity
+	const room = 2 * minCapacity
 	for name, share := range map[string]float64{"half of the room": 0.5, "all of the room": 1} {
 		x := newIndex(room)
 		all := indexIDs(int(share*room) + 10*room)
@@ -239,14 +236,14 @@ func TestReadingThroughAllKeysDoesNotDriveOutThoseInUse(t *testing.T) {
 		during := rate(len(cold)/10, 10) // ten strangers for each request of a key in use
 		after := rate(2*room, 0)
 		t.Logf("keys in use take %s: hit rate %.1f %% before the scan, %.1f %% in it, %.1f %% after it", name, 100*before, 100*during, 100*after)
-		if during < 0.8*before {
+		if during < 0.93*before {
 			t.Errorf("%s: the scan drove keys in use out: hit rate %.2f, before %.2f", name, during, before)
 		}
 	}
 }
 
 func TestKeysThatComeIntoUseTakeThePlaceOfThoseThatWentOutOfIt(t *testing.T) {
-	const room = 4 * minCapacity
+	const room = 2 * minCapacity
 	x := newIndex(room)
 	all := indexIDs(3 * room)
 	random := rand.New(rand.NewPCG(15, 16))
@@ -309,14 +306,14 @@ func TestTextsSurviveMoves(t *testing.T) {
 	}
 	var kept []held
 	moves := 0
-	for round := range 30 {
+	for round := range 12 {
 		for i, id := range ids {
 			before := x.stripeOf(x.setOf(binary.BigEndian.Uint64(id[8:]))).text.Load()
 			x.put(indexKey(id, round))
 			if x.stripeOf(x.setOf(binary.BigEndian.Uint64(id[8:]))).text.Load() != before {
 				moves++
 			}
-			if e, ok := x.find(id); ok && i%50 == round {
+			if e, ok := x.find(id); ok && i%20 == round {
 				kept = append(kept, held{id, e})
 			}
 		}
@@ -330,7 +327,7 @@ func TestTextsSurviveMoves(t *testing.T) {
 			t.Fatalf("texts of %s have become those of %s", kept[i].id, diff)
 		}
 	}
-	if len(kept) < 500 || moves < 1000 {
+	if len(kept) < 500 || moves < 500 {
 		t.Errorf("only %d texts over %d moves", len(kept), moves)
 	}
 	t.Logf("%d texts held over %d moves", len(kept), moves)
@@ -366,6 +363,49 @@ func TestKeyThatIsBeingMovedIsStillFound(t *testing.T) {
 	}
 }
 
+// An entry is written over and over with two keys by turns, and its texts move:
+// a reader sees one of them, whole.
+func TestReaderNeverSeesHalfOfAKey(t *testing.T) {
+	x := newIndex(minCapacity)
+	ids := indexIDs(2)
+	keys := [2]*record{indexKey(ids[0], 0), indexKey(ids[1], 99)}
+	at := x.put(keys[0])
+	entry := uint64(at.number - 1)
+	set := entry / ways
+	var done atomic.Bool
+	var running sync.WaitGroup
+	seen := [2]int{}
+	running.Go(func() {
+		var e entryView
+		for !done.Load() {
+			if !x.read(entry, &e) {
+				t.Error("nothing in the entry")
+				return
+			}
+			which := 0
+			if e.expires == keys[1].ExpiresAt.UnixMilli() {
+				which = 1
+			}
+			seen[which]++
+			high, low := halves(keys[which].ID)
+			if e.high != high || e.low != low || e.digest != keys[which].digest || e.expires != keys[which].ExpiresAt.UnixMilli() ||
+				e.name != keys[which].ID.String() || e.organization != keys[which].OrganizationID || e.owner != keys[which].owner() {
+				t.Errorf("half of %s: %+v", keys[which].ID, e)
+				return
+			}
+		}
+	})
+	for i := range 150_000 {
+		s := x.stripeOf(set)
+		s.mu.Lock()
+		x.write(entry, keys[i%2])
+		s.mu.Unlock()
+	}
+	done.Store(true)
+	running.Wait()
+	t.Logf("one was read %d times, the other %d", seen[0], seen[1])
+}
+
 // More keys than room, few sets, and everybody at once: readers must find the
 // key that they asked for or none, and never a version that was gone before
 // they asked.
@@ -384,7 +424,7 @@ func TestFoundEntryIsAlwaysTheKeyThatWasAskedFor(t *testing.T) {
 	for g := range 4 {
 		running.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(g), 13))
-			for range 60_000 {
+			for range 20_000 {
 				n := random.IntN(len(ids))
 				id := ids[n]
 				oldest := answered[n].Load()
@@ -408,7 +448,7 @@ func TestFoundEntryIsAlwaysTheKeyThatWasAskedFor(t *testing.T) {
 	for g := range 2 {
 		running.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(g), 14))
-			for range 6_000 {
+			for range 3_000 {
 				n := random.IntN(len(ids)/2)*2 + g // each key has one writer
 				next := stored[n].Add(1)
 				x.change(ids[n])

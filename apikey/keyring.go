@@ -39,8 +39,8 @@ type Settings struct {
 	// FlushInterval is how often usage is brought to the store, and so how
 	// much of it a crash can lose. Default: 1 s.
 	FlushInterval time.Duration
-	// UsageResolution is how far the time of last use in the store may stay
-	// behind while nothing else of it changes. Default: 1 min.
+	// UsageResolution is how long the store may stay behind while nothing but
+	// the time of last use and the count changes. Default: 1 min.
 	UsageResolution time.Duration
 	// Clock tells the time. Default: NewClock().
 	Clock Clock

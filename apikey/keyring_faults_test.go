@@ -25,7 +25,7 @@ func TestKeysInTheIndexWorkWhileTheStoreIsGone(t *testing.T) {
 
 		v := r.verify(held.Token, apikey.ReasonNone)
 		r.Use(&v, "192.0.2.1", "ua")
-		r.verify(apikey.Resum(held.Token[:67]+"0"), apikey.ReasonUnknown)
+		r.verify(wrongSecret(held.Token), apikey.ReasonUnknown)
 		r.verify(flip(held.Token, 30), apikey.ReasonChecksum)
 		if v := r.verify(unheld.Token, apikey.ReasonUnavailable); v != (apikey.Verdict{Reason: apikey.ReasonUnavailable}) {
 			t.Errorf("%+v", v)
@@ -79,7 +79,7 @@ func TestDamagedRecordIsUnavailableAndNeverUnknown(t *testing.T) {
 			rewrite(t, r.store.Store, apikey.TableKeys, made.Key.ID, spoil)
 			again := openRing(t, keepOpen{r.store.Store}) // without what the index of the first one holds
 			again.verify(made.Token, apikey.ReasonUnavailable)
-			again.verify(apikey.Resum(made.Token[:67]+"0"), apikey.ReasonUnavailable)
+			again.verify(wrongSecret(made.Token), apikey.ReasonUnavailable)
 			for call, err := range map[string]error{
 				"get":             second(again.Get(ctx, operator, made.Key.ID)),
 				"list":            second(again.List(ctx, operator, apikey.ListQuery{Limit: 100})),

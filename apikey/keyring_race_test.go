@@ -80,7 +80,6 @@ func TestRevokedKeyIsNeverAcceptedAgain(t *testing.T) {
 				}
 				for _, made := range batch {
 					it := &victim{made: made}
-					seen := checks.Load()
 					current.Store(it)
 					for range done % 5 { // at different moments of the first checks
 						runtime.Gosched()
@@ -90,7 +89,8 @@ func TestRevokedKeyIsNeverAcceptedAgain(t *testing.T) {
 						break
 					}
 					it.revoked.Store(true)
-					for checks.Load() < seen+4 && !t.Failed() {
+					// Each of the three may have one check under way that began before.
+					for seen := checks.Load(); checks.Load() < seen+4 && !t.Failed(); {
 						runtime.Gosched()
 					}
 					done++
@@ -206,8 +206,8 @@ func TestUsageIsNeverBehindWhileItIsFlushed(t *testing.T) {
 			for i := range rounds(10_000) {
 				m := made[(i*2+g)%len(made)]
 				r.clock.advance(time.Millisecond)
-				v, err := r.Verify(ctx, m.Token)
 				before := r.clock.now()
+				v, err := r.Verify(ctx, m.Token)
 				if err != nil || !v.Allowed() {
 					t.Errorf("%+v, %v", v, err)
 					return
@@ -235,7 +235,7 @@ func TestUsageIsNeverBehindWhileItIsFlushed(t *testing.T) {
 						}
 					}
 				}
-				if seen.Count < count[m.Key.ID] || before.Sub(seen.LastUsedAt) > 100*time.Millisecond || seen.LastUsedIP.String() != address {
+				if seen.Count < count[m.Key.ID] || seen.LastUsedAt.Before(before) || seen.LastUsedIP.String() != address {
 					t.Errorf("use %d of %s from %s at %v: the answer tells of %+v", count[m.Key.ID], m.Key.ID, address, before, seen)
 					return
 				}

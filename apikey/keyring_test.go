@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -103,6 +105,8 @@ type probe struct {
 	apikey.Store
 	views, updates atomic.Int64
 	gone           atomic.Bool
+	marks          atomic.Int64
+	heard          atomic.Pointer[string] // the last change that was reported
 	// before runs before each update reaches the store, which it may spare by
 	// returning an error.
 	before atomic.Pointer[func() error]
@@ -129,9 +133,35 @@ func (p *probe) Update(ctx context.Context, fn func(apikey.Tx) error) error {
 	return p.Store.Update(ctx, fn)
 }
 
+// settle waits until every change so far has been reported.
+func (p *probe) settle(t testing.TB) {
+	t.Helper()
+	if _, watched := p.Store.(apikey.Watcher); !watched {
+		return
+	}
+	key := fmt.Appendf(nil, "settled %d", p.marks.Add(1))
+	for deadline := time.Now().Add(30 * time.Second); p.heard.Load() == nil || *p.heard.Load() != string(key); {
+		if time.Now().After(deadline) {
+			t.Fatal("changes are not reported")
+		}
+		if err := p.Store.Update(ctx, func(tx apikey.Tx) error { return tx.Put(apikey.TableUsage, key, []byte{1}) }); err != nil && !errors.Is(err, apikey.ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+}
+
 type watchedProbe struct {
 	*probe
-	apikey.Watcher
+	watcher apikey.Watcher
+}
+
+func (p watchedProbe) Watch(ctx context.Context, synced func(), changed func(apikey.Table, []byte)) error {
+	return p.watcher.Watch(ctx, synced, func(t apikey.Table, key []byte) {
+		heard := string(key)
+		changed(t, key)
+		p.heard.Store(&heard)
+	})
 }
 
 // observer keeps what it is told.
@@ -216,9 +246,17 @@ func (r *ring) verify(token string, want apikey.Reason) apikey.Verdict {
 	return v
 }
 
-// remembered verifies until the index answers: over a store with a watch it
-// begins to some time after Open.
+// remembered verifies until the index answers, and will: no report of an earlier
+// change is still under way.
 func (r *ring) remembered(token string) {
+	r.t.Helper()
+	r.store.settle(r.t)
+	r.indexed(token)
+}
+
+// indexed verifies until the index answers: over a store with a watch it begins
+// to some time after Open.
+func (r *ring) indexed(token string) {
 	r.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		before := r.IndexStats().Hits
@@ -449,7 +487,7 @@ func TestKeyEndsExactlyWhenItExpires(t *testing.T) {
 				}
 			}
 		}
-		r.verify(apikey.Resum(made.Token[:67]+"0"), apikey.ReasonUnknown) // nothing is said to who lacks the secret
+		r.verify(wrongSecret(made.Token), apikey.ReasonUnknown) // nothing is said to who lacks the secret
 		r.clock.advance(10 * 365 * 24 * time.Hour)
 		r.verify(made.Token, apikey.ReasonExpired)
 		if key := r.get(operator, made.Key.ID); !key.Expired(r.clock.now()) || key.Revoked() {
@@ -522,7 +560,7 @@ func TestRevokedKeyIsRefusedForGood(t *testing.T) {
 					t.Errorf("%+v", v)
 				}
 			}
-			r.verify(apikey.Resum(made.Token[:67]+"0"), apikey.ReasonUnknown) // who lacks the secret learns nothing
+			r.verify(wrongSecret(made.Token), apikey.ReasonUnknown) // who lacks the secret learns nothing
 			r.clock.advance(time.Second)
 			if again := r.revoke(operator, made.Key.ID); again != want {
 				t.Errorf("revoking again answers %+v, want %+v", again, want)
@@ -570,7 +608,7 @@ func TestKeysThatExpireAreCounted(t *testing.T) {
 	clock := newClock()
 	store := storagetest.NewMemory()
 	first := openRing(t, store)
-	for range 3 {
+	for range 2003 { // the count takes a thousand at a time
 		first.issue(operator, apikey.Issue{ExpiresAt: clock.in(time.Hour)})
 	}
 	for range 2 {
@@ -593,8 +631,8 @@ func TestKeysThatExpireAreCounted(t *testing.T) {
 		if stats.CountedAt.IsZero() {
 			continue
 		}
-		if stats.Expired != 3 || stats.ExpiringSoon != 2 || !stats.CountedAt.Equal(clock.now()) || stats.Issued != 8 || stats.Revoked != 1 {
-			t.Errorf("%+v, want 3 expired, 2 expiring soon, 8 issued, 1 revoked", stats)
+		if stats.Expired != 2003 || stats.ExpiringSoon != 2 || !stats.CountedAt.Equal(clock.now()) || stats.Issued != 2008 || stats.Revoked != 1 {
+			t.Errorf("%+v, want 2003 expired, 2 expiring soon, 2008 issued, 1 revoked", stats)
 		}
 		return
 	}
@@ -724,6 +762,67 @@ func TestRetiredPrefixesAreAcceptedAndNewKeysHaveTheNew(t *testing.T) {
 	}
 }
 
+func TestManyKeysAreIssuedTogetherOrNotAtAll(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		what := make([]apikey.Issue, 300)
+		for i := range what {
+			what[i] = apikey.Issue{Name: fmt.Sprint("key ", i), Scope: apikey.Scope(i % 2)}
+		}
+		by := user("acme", "alice")
+		made, err := r.IssueMany(ctx, by, what)
+		if err != nil || len(made) != len(what) {
+			t.Fatalf("%d keys, %v", len(made), err)
+		}
+		for i, m := range made {
+			if v := r.verify(m.Token, apikey.ReasonNone); v.KeyID != m.Key.ID || m.Key.Name != what[i].Name || m.Key.Scope != what[i].Scope || m.Key.UserID != "alice" {
+				t.Fatalf("key %d is %+v", i, m.Key)
+			}
+			if r.get(by, m.Key.ID) != m.Key {
+				t.Fatalf("key %d reads otherwise", i)
+			}
+		}
+		if none, err := r.IssueMany(ctx, by, nil); err != nil || len(none) != 0 {
+			t.Errorf("no keys at all: %v, %v", none, err)
+		}
+		before := dump(t, r.store.Store)
+		for name, spoil := range map[string]func(what []apikey.Issue){
+			"the first": func(what []apikey.Issue) { what[0].Name = "" },
+			"the last":  func(what []apikey.Issue) { what[len(what)-1].ExpiresAt = r.clock.now() },
+		} {
+			spoiled := slices.Clone(what)
+			spoil(spoiled)
+			var field *apikey.FieldError
+			if made, err := r.IssueMany(ctx, by, spoiled); !errors.As(err, &field) || made != nil {
+				t.Errorf("%s is wrong: %d keys, %v", name, len(made), err)
+			}
+		}
+		if made, err := r.IssueMany(ctx, apikey.Principal{OrganizationID: "acme", UserID: "alice"}, what); err != apikey.ErrScope || made != nil {
+			t.Errorf("by a reader: %d keys, %v", len(made), err)
+		}
+		if !maps.Equal(before, dump(t, r.store.Store)) {
+			t.Error("some keys were issued")
+		}
+		if stats, err := r.Stats(ctx); err != nil || stats.Issued != 300 || len(r.seen.changes) != 300 {
+			t.Errorf("%+v, %v; the observer was told of %d", stats, err, len(r.seen.changes))
+		}
+	})
+}
+
+func TestHoldsTokenKnowsEveryPrefixInForce(t *testing.T) {
+	r := openRing(t, storagetest.NewMemory())
+	token := r.issue(operator, apikey.Issue{}).Token
+	renamed, err := r.With(apikey.Policy{Prefix: "brand", RetiredPrefixes: []string{"ak"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.HoldsToken("see "+token) || r.HoldsToken("brand"+token[2:]) || r.HoldsToken("nothing") {
+		t.Error("under the first policy")
+	}
+	if !renamed.HoldsToken("see "+token) || !renamed.HoldsToken("brand"+token[2:]) || renamed.HoldsToken("nothing") {
+		t.Error("under the second policy")
+	}
+}
+
 func TestKeyringWorksWithoutObserver(t *testing.T) {
 	k, err := apikey.Open(storagetest.NewMemory(), apikey.Settings{}, apikey.Policy{}, nil)
 	if err != nil {
@@ -745,6 +844,9 @@ func TestKeyringWorksWithoutObserver(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// wrongSecret returns a token of the same key that only the digest tells apart.
+func wrongSecret(token string) string { return apikey.Resum(flip(token, 40)[:68]) }
 
 // flip changes the letter at i for another.
 func flip(token string, i int) string {

@@ -77,7 +77,7 @@ func TestKeyRevokedElsewhereIsRefusedAfterRevokingItHereToo(t *testing.T) {
 	store := storagetest.NewMemory()
 	one, other := openRing(t, deaf{keepOpen{store}}), openRing(t, store)
 	made := one.issue(operator, apikey.Issue{})
-	one.remembered(made.Token)
+	one.indexed(made.Token)
 	other.revoke(operator, made.Key.ID)
 	one.fromIndex(made.Token, apikey.ReasonNone) // it cannot know
 	one.revoke(operator, made.Key.ID)

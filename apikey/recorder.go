@@ -97,9 +97,10 @@ func (u *recorder) size() (keys int) {
 	return keys + len(u.spill)
 }
 
-// take returns what is to be flushed now. A use that only moved the time waits
-// until the time has moved by the resolution, unless all is asked for.
-func (u *recorder) take(all bool) (entries, spilled []pendingUse) {
+// take returns what is to be flushed now. Uses that only moved the time wait
+// until the last write of their key is as old as the resolution, unless all is
+// asked for.
+func (u *recorder) take(now int64, all bool) (entries, spilled []pendingUse) {
 	x := u.index
 	all = x.crowded.Swap(false) || all
 	for i := range x.dirty {
@@ -118,7 +119,7 @@ func (u *recorder) take(all bool) (entries, spilled []pendingUse) {
 			s.mu.Lock()
 			entries = x.collect(entries, entry)
 			s.mu.Unlock()
-			if !all && !x.due(entries[before:], u.resolution) {
+			if !all && !x.due(entries[before:], now, u.resolution) {
 				entries = entries[:before]
 				later |= word & -word
 			}
@@ -136,10 +137,11 @@ func (u *recorder) take(all bool) (entries, spilled []pendingUse) {
 }
 
 // due reports whether one of the uses that an entry collected is worth a write.
-func (x *index) due(uses []pendingUse, resolution time.Duration) bool {
+func (x *index) due(uses []pendingUse, now int64, resolution time.Duration) bool {
 	for i := range uses {
 		p := &uses[i]
-		if p.client != nil || p.used-int64(x.word(p.entry, wordSaved).Load()) >= resolution.Milliseconds() {
+		age := now - int64(x.word(p.entry, wordSaved).Load())
+		if p.client != nil || age >= resolution.Milliseconds() || age < 0 { // the clock jumped and came back
 			return true
 		}
 	}
@@ -148,12 +150,12 @@ func (x *index) due(uses []pendingUse, resolution time.Duration) bool {
 
 // done takes flushed usage out of where it was collected, or, when it could not
 // be written, sees to it that it comes again.
-func (u *recorder) done(p *pendingUse, spilled bool, err error) {
+func (u *recorder) done(p *pendingUse, spilled bool, now int64, err error) {
 	switch {
 	case !spilled && err != nil:
 		u.index.dirty[p.entry/64].Or(1 << (p.entry % 64))
 	case !spilled:
-		u.index.flushed(p)
+		u.index.flushed(p, now)
 	case err == nil:
 		u.mu.Lock()
 		defer u.mu.Unlock()
@@ -166,8 +168,8 @@ func (u *recorder) done(p *pendingUse, spilled bool, err error) {
 }
 
 // flush writes collected usage to the store, sorted, a slice at a time.
-func (u *recorder) flush(ctx context.Context, update func(context.Context, func(Tx) error) error, all bool) (keys int, err error) {
-	entries, spilled := u.take(all)
+func (u *recorder) flush(ctx context.Context, now int64, update func(context.Context, func(Tx) error) error, all bool) (keys int, err error) {
+	entries, spilled := u.take(now, all)
 	for i, uses := range [][]pendingUse{entries, spilled} {
 		slices.SortFunc(uses, func(a, b pendingUse) int { return bytes.Compare(a.id[:], b.id[:]) })
 		for part := range slices.Chunk(uses, flushSlice) {
@@ -176,7 +178,7 @@ func (u *recorder) flush(ctx context.Context, update func(context.Context, func(
 				failed = update(ctx, func(tx Tx) error { return writeUses(tx, part) })
 			}
 			for n := range part {
-				u.done(&part[n], i == 1, failed)
+				u.done(&part[n], i == 1, now, failed)
 			}
 			if err = failed; err == nil {
 				keys += len(part)

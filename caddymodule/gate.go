@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -190,11 +191,13 @@ func (c *checker) check(r *http.Request) (apikey.Verdict, *apikey.Keyring) {
 	var verdict apikey.Verdict
 	if err == nil {
 		verdict, err = keyring.Verify(r.Context(), token)
+		if err != nil && r.Context().Err() != nil {
+			// A client that leaves must not look like a store that fails.
+			verdict, err = keyring.Verify(context.WithoutCancel(r.Context()), token)
+		}
 	}
 	if err != nil {
-		if r.Context().Err() == nil { // else it is the client that has gone away
-			c.app.complain(err)
-		}
+		c.app.complain(err)
 		return apikey.Verdict{Reason: apikey.ReasonUnavailable}, nil
 	}
 	if c := c.logger.Check(zap.DebugLevel, "checked an API key"); c != nil {

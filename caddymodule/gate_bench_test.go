@@ -27,7 +27,7 @@ func BenchmarkGate(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { caddy.Stop() })
-	token := issueInProcess(b)
+	token := issueInProcess(b).Token
 	gate := new(caddymodule.Gate)
 	if err := gate.Provision(caddy.ActiveContext()); err != nil {
 		b.Fatal(err)
@@ -77,19 +77,11 @@ func BenchmarkGate(b *testing.B) {
 }
 
 // issueInProcess makes a read key of the configuration that is in force.
-func issueInProcess(t testing.TB) (token string) {
+func issueInProcess(t testing.TB) key {
 	t.Helper()
-	app, err := caddy.ActiveContext().App("api_keys")
+	issued, err := running(t).Issue(context.Background(), apikey.Operator("acme"), apikey.Issue{Name: "test", UserID: "alice"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyring, err := app.(*caddymodule.App).Keyring()
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued, err := keyring.Issue(context.Background(), apikey.Operator("acme"), apikey.Issue{Name: "test", UserID: "alice"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issued.Token
+	return key{issued.Key.ID.String(), issued.Token}
 }

@@ -103,8 +103,9 @@ func (g *gateway) issueExpired() key {
 func (g *gateway) issueRevoked() key {
 	g.Helper()
 	k := g.issue(reader)
-	g.passed(g.send("GET", "/", "", k.header()))
+	g.send("GET", "/", "", k.header())
 	g.revoke(k)
+	g.upstream.take()
 	return k
 }
 

@@ -3,6 +3,7 @@ package caddymodule_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -147,21 +148,35 @@ func (g *gateway) operate(method, uri, body string, headers ...string) answer {
 	return exchange(g, newClient(g, new(http.Transport)), method, "http://"+g.admin+uri, body, headers...)
 }
 
-func exchange(g testing.TB, client *http.Client, method, url, body string, headers ...string) answer {
-	g.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		g.Fatal(err)
+func exchange(t testing.TB, client *http.Client, method, url, body string, headers ...string) answer {
+	t.Helper()
+	return read(t, persist(t, func() (*http.Response, error) {
+		req, err := http.NewRequest(method, url, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range headers {
+			name, value, _ := strings.Cut(h, ": ")
+			req.Header[name] = append(req.Header[name], value)
+		}
+		return client.Do(req)
+	}))
+}
+
+// persist tries again what may have failed because of a reload: the server that
+// stops lets go of connections of which it has not read a request.
+func persist[T any](t testing.TB, try func() (T, error)) T {
+	t.Helper()
+	for left := 20; ; left-- {
+		got, err := try()
+		if err == nil {
+			return got
+		}
+		if left == 0 {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header[name] = append(req.Header[name], value)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		g.Fatal(err)
-	}
-	return read(g, resp)
 }
 
 // connection is one to the site, for what no client would send.
@@ -174,10 +189,7 @@ func (c connection) Read(p []byte) (int, error) { return c.Reader.Read(p) }
 
 func (g *gateway) dial() connection {
 	g.Helper()
-	conn, err := net.Dial("tcp", g.site)
-	if err != nil {
-		g.Fatal(err)
-	}
+	conn := persist(g, func() (net.Conn, error) { return net.Dial("tcp", g.site) })
 	g.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(time.Minute))
 	return connection{conn, bufio.NewReader(conn)}
@@ -186,16 +198,13 @@ func (g *gateway) dial() connection {
 // raw sends lines over a connection of its own and returns the first answer.
 func (g *gateway) raw(lines string) answer {
 	g.Helper()
-	conn := g.dial()
-	defer conn.Close()
-	if _, err := io.WriteString(conn, strings.ReplaceAll(lines, "\n", "\r\n")); err != nil {
-		g.Fatal(err)
-	}
-	resp, err := http.ReadResponse(conn.Reader, nil)
-	if err != nil {
-		g.Fatal(err)
-	}
-	return read(g, resp)
+	return read(g, persist(g, func() (*http.Response, error) {
+		conn := g.dial()
+		if _, err := io.WriteString(conn, strings.ReplaceAll(lines, "\n", "\r\n")); err != nil {
+			return nil, err
+		}
+		return http.ReadResponse(conn.Reader, nil)
+	}))
 }
 
 func read(t testing.TB, resp *http.Response) answer {
@@ -322,7 +331,9 @@ type upstream struct {
 
 	mu   sync.Mutex
 	seen []received
-	hold chan struct{} // keeps requests for /hold until it is closed
+	// holding keeps requests for /hold until letGo is called.
+	holding context.Context
+	letGo   context.CancelFunc
 }
 
 type received struct {
@@ -332,9 +343,13 @@ type received struct {
 }
 
 func newUpstream(t testing.TB) *upstream {
-	u := &upstream{hold: make(chan struct{})}
+	u := new(upstream)
+	u.holding, u.letGo = context.WithCancel(context.Background())
 	u.Server = httptest.NewServer(u)
-	t.Cleanup(u.Close)
+	t.Cleanup(func() {
+		u.letGo()
+		u.Close()
+	})
 	return u
 }
 
@@ -344,7 +359,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.seen = append(u.seen, received{r.Method, r.RequestURI, r.Header, r.Trailer, string(body)})
 	u.mu.Unlock()
 	if r.URL.Path == "/hold" {
-		<-u.hold
+		<-u.holding.Done()
 	}
 	if r.Header.Get("Upgrade") == "" {
 		io.WriteString(w, "from the upstream")

@@ -1,12 +1,21 @@
 package caddymodule_test
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-apikeys/caddy-apikeys/caddymodule"
 )
 
 const asJSON = "Content-Type: application/json"
@@ -334,6 +343,33 @@ func TestClientAddressIsTheOneThatTrustedProxiesTell(t *testing.T) {
 		g.passed(g.send("GET", "/", "", k.header(), "X-Forwarded-For: "+forwarded))
 		if got := g.lookUp(k).text("lastUsedIp"); got != want {
 			t.Errorf("%.40q: lastUsedIp is %q, want %q", forwarded, got, want)
+		}
+	}
+}
+
+// In TLS early data the address is not verified yet.
+func TestAddressOfEarlyDataIsNotRecorded(t *testing.T) {
+	g := start(t, ``, site)
+	k := g.issue(reader)
+	gate := new(caddymodule.Gate)
+	if err := gate.Provision(caddy.ActiveContext()); err != nil {
+		t.Fatal(err)
+	}
+	arrived := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := io.WriteString(w, "arrived")
+		return err
+	})
+	for complete, want := range map[bool]string{true: "192.0.2.1", false: ""} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.TLS = &tls.ConnectionState{HandshakeComplete: complete}
+		r.Header.Set("Authorization", "Bearer "+k.Token)
+		r.Header.Set("User-Agent", fmt.Sprint("complete: ", complete))
+		w := httptest.NewRecorder()
+		if err := gate.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server)), arrived); err != nil || w.Body.String() != "arrived" {
+			t.Error(w.Body, err)
+		}
+		if a := g.lookUp(k); a.text("lastUsedIp") != want || a.text("lastUsedUserAgent") != r.UserAgent() {
+			t.Errorf("%s", a.Text)
 		}
 	}
 }

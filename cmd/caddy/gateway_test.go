@@ -149,7 +149,8 @@ func (g *gateway) start() {
 		g.t.Fatal(err)
 	}
 	defer log.Close()
-	g.process, g.exited = g.command("run", "--config", g.file), make(chan struct{})
+	g.process, g.exited = exec.Command(server, "run", "--config", g.file), make(chan struct{})
+	g.process.Dir, g.process.Env = g.home, g.env
 	g.process.Stdout, g.process.Stderr = log, log
 	if err := g.process.Start(); err != nil {
 		g.t.Fatal(err)

@@ -68,9 +68,9 @@ func TestReloadsUnderLoadFailNoRequestAndLeakNothing(t *testing.T) {
 	close(stop)
 	clients.Wait()
 
-	// Other requests of Caddy itself may be on their way: some slack, but far
-	// less than one for each reload.
-	goroutinesAfter, filesAfter := g.atRest(goroutines+10, files+10)
+	// Some slack for what Caddy does in the background, but far less than one for
+	// each reload.
+	goroutinesAfter, filesAfter := g.atRest(goroutines+3, files+3)
 	t.Logf("%d requests over %d reloads, %d connections lost; goroutines %d before and %d after, open files %d and %d",
 		requests.Load(), reloads+1, lost.Load(), goroutines, goroutinesAfter, files, filesAfter)
 }

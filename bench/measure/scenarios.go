@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"regexp"
+
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/child"
+)
+
+// scenario is a gateway and a load, to be compared with stock Caddy under the
+// same load.
+type scenario struct {
+	name  string
+	to    *target
+	with  credentials
+	http2 bool // over TLS, instead of HTTP/1.1
+	ours  bool
+	at    int // where the next shot in order begins
+}
+
+// floorName and secureFloorName are the scenarios in which both sides are stock
+// Caddy. What they show is noise.
+const (
+	floorName       = "stock Caddy again"
+	secureFloorName = "stock Caddy again, TLS and HTTP/2"
+)
+
+// Names of scenarios that figures are taken from.
+func hotName(hot int, store string) string {
+	if hot == 1 {
+		return "1 hot key of " + store
+	}
+	return short(hot) + " hot keys of " + store
+}
+
+func missName(store string) string  { return "always a miss, " + store + " keys" }
+func freshName(store string) string { return "another key each time, of " + store }
+
+const (
+	unknownName  = "unknown key refused"
+	checksumName = "mistyped key refused"
+)
+
+// scenarios starts the gateways whose scenarios match a pattern. What cannot be
+// started is told to missing.
+func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(string, error)) (all []*scenario) {
+	targets := make(map[string]*target)
+	// Several scenarios can load one gateway, which starts with the first.
+	add := func(s scenario, gateway string, start func() (*target, error)) {
+		if !only.MatchString(s.name) {
+			return
+		}
+		t := targets[gateway]
+		if t == nil {
+			var err error
+			if t, err = start(); err != nil {
+				missing(s.name, err)
+				return
+			}
+			targets[gateway] = t
+		}
+		s.to = t
+		all = append(all, &s)
+	}
+	main := l.main()
+	bearer := func(s *keyStore, take int) credentials {
+		return credentials{file: s.tokens, scheme: "Bearer", take: min(take, s.sample)}
+	}
+
+	again := func() (*target, error) { return l.stockTarget(ctx, "stock-again") }
+	add(scenario{name: floorName, with: bearer(main, 10_000)}, "again", again)
+	add(scenario{name: secureFloorName, with: bearer(main, 1), http2: true}, "again", again)
+
+	for _, s := range l.stores {
+		ours := func() (*target, error) { return l.oursTarget(ctx, "ours-"+s.String(), s, "") }
+		for _, hot := range []int{1, 10_000, 100_000} {
+			if hot <= s.keys {
+				add(scenario{name: hotName(hot, s.String()), with: bearer(s, hot), ours: true}, "ours of "+s.String(), ours)
+			}
+		}
+		if s == main {
+			fresh := credentials{file: s.tokens, scheme: "Bearer", take: min(s.keys, 50_000*l.seconds), inOrder: true}
+			add(scenario{name: freshName(s.String()), with: fresh, ours: true}, "ours of "+s.String(), ours)
+			refused := credentials{file: l.unknown, scheme: "Bearer", take: 10_000, refused: true}
+			add(scenario{name: unknownName, with: refused, ours: true}, "ours of "+s.String(), ours)
+			refused.file = l.badChecksum
+			add(scenario{name: checksumName, with: refused, ours: true}, "ours of "+s.String(), ours)
+			add(scenario{name: hotName(1, s.String()) + ", TLS and HTTP/2", with: bearer(s, 1), http2: true, ours: true}, "ours of "+s.String(), ours)
+		}
+		if s.keys >= hotKeys {
+			add(scenario{name: missName(s.String()), with: bearer(s, hotKeys), ours: true}, "misses of "+s.String(), func() (*target, error) {
+				return l.oursTarget(ctx, "misses-"+s.String(), s, "\tindex_size 1\n") // the least it can have
+			})
+		}
+	}
+	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: bearer(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
+		return l.oursTarget(ctx, "ours-gogc-100", main, "", "GOGC=100")
+	})
+	add(scenario{name: "stock Caddy, GOGC=400", with: bearer(main, 10_000)}, "GOGC=400", func() (*target, error) {
+		return l.stockTarget(ctx, "stock-gogc-400", "GOGC=400")
+	})
+	l.addPeers(ctx, add, bearer(main, 10_000))
+	return all
+}
+
+// addPeers adds other ways to check a key.
+func (l *lab) addPeers(ctx context.Context, add func(scenario, string, func() (*target, error)), tokens credentials) {
+	add(scenario{name: "Caddy basic_auth, 1 user, hash cache", with: l.basicCredentials()}, "basic_auth", func() (*target, error) {
+		return l.basicAuth(ctx)
+	})
+	var service *child.Process
+	var at string
+	asking := func(start func(context.Context, *child.Process, string) (*target, error)) func() (*target, error) {
+		return func() (_ *target, err error) {
+			if service == nil {
+				if service, at, err = l.authService(ctx, tokens); err != nil {
+					return nil, err
+				}
+			}
+			return start(ctx, service, at)
+		}
+	}
+	add(scenario{name: "Caddy forward_auth to a Go service", with: tokens}, "forward_auth", asking(l.forwardAuth))
+	add(scenario{name: "nginx, no check", with: tokens}, "nginx", func() (*target, error) { return l.nginxTarget(ctx, "nginx", "", "") })
+	add(scenario{name: "nginx map", with: tokens}, "nginx map", func() (*target, error) { return l.nginxMap(ctx, tokens) })
+	add(scenario{name: "nginx auth_request to a Go service", with: tokens}, "auth_request", asking(l.nginxAuthRequest))
+	add(scenario{name: "HAProxy, no check", with: tokens}, "HAProxy", func() (*target, error) { return l.haproxyTarget(ctx, "HAProxy", "") })
+	add(scenario{name: "HAProxy map", with: tokens}, "HAProxy map", func() (*target, error) { return l.haproxyMap(ctx, tokens) })
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/child"
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/gateway"
+)
+
+// target is a gateway under load.
+type target struct {
+	name            string
+	address, secure string
+	admin           string // of a Caddy
+	// checks says that it looks at credentials.
+	checks bool
+	// processes are charged for its work: the gateway, and a service that it
+	// asks.
+	processes []*child.Process
+}
+
+func (t *target) cpu() (sum time.Duration, err error) {
+	for _, p := range t.processes {
+		spent, err := p.CPU()
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", t.name, err)
+		}
+		sum += spent
+	}
+	return sum, nil
+}
+
+// proxy is what stands in every Caddyfile behind the part that is compared.
+func (l *lab) proxy() string { return "reverse_proxy " + l.upstream }
+
+// caddyTarget starts a Caddy that speaks TLS too.
+func (l *lab) caddyTarget(ctx context.Context, c gateway.Config) (*target, error) {
+	c.Certificate, c.Key = l.certificate, l.key
+	g, err := l.caddy(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &target{name: c.Name, address: g.Address, secure: g.Secure, admin: g.Admin, processes: []*child.Process{g.Process}}, nil
+}
+
+func (l *lab) stockTarget(ctx context.Context, name string, env ...string) (*target, error) {
+	return l.caddyTarget(ctx, gateway.Config{Name: name, Binary: l.stock, Env: env, Site: l.proxy()})
+}
+
+// oursTarget starts a gateway over a copy of a store. options are lines of the
+// global option api_keys.
+func (l *lab) oursTarget(ctx context.Context, name string, s *keyStore, options string, env ...string) (*target, error) {
+	path, err := l.copy(s, name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := l.caddyTarget(ctx, gateway.Config{
+		Name: name, Binary: l.ours, Env: env, Global: keysOption(path, options), Site: "api_keys\n" + l.proxy(),
+	})
+	if err == nil {
+		t.checks = true
+	}
+	return t, err
+}
+
+// keysOption is the global option of a gateway with keys in a file.
+func keysOption(path, options string) string {
+	return "api_keys {\n\tstorage bolt " + path + "\n" + options + "}\n"
+}

@@ -1,0 +1,95 @@
+//go:build clients
+
+package main_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestClientsOfTheContractWorkUnchanged(t *testing.T) {
+	g := startGateway(t, plainSite)
+	first := g.issue(map[string]string{"scope": "read-write"})
+	for name, program := range map[string][]string{
+		"curl":            {"sh", "testdata/clients/curl.sh"},
+		"node fetch":      {"node", "testdata/clients/fetch.mjs"},
+		"Python requests": {"python3", "testdata/clients/requests_post.py"},
+		"Go net/http":     {"go", "run", "testdata/clients/nethttp.go"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(program[0], append(program[1:], g.url, first["key"])...)
+			stdout, stderr, code := g.run(cmd)
+			answers := strings.FieldsFunc(stdout, func(r rune) bool { return r == '\n' })
+			if code != 0 || len(answers) != 2 {
+				t.Fatalf("exit code %d, %q, %s", code, stdout, stderr)
+			}
+			empty, made := decode(t, []byte(answers[0])), decode(t, []byte(answers[1]))
+			if empty.Code != 400 || empty.Data["field"] != "name" {
+				t.Errorf("{} is answered %s", answers[0])
+			}
+			if made.Code != 200 || made.Message != "success" || made.Data["name"] != "x" || made.Data["userId"] != "alice" {
+				t.Errorf(`{"name":"x"} is answered %v`, made)
+			}
+			g.requireStatus(200, "GET", "/", made.Data["key"])
+		})
+	}
+}
+
+// Each document is a session of its own, with the first Caddyfile of README.md.
+func TestClientCommandsInTheDocumentationWork(t *testing.T) {
+	var order, sessions = []string{}, make(map[string][]string)
+	var caddyfile string
+	for _, f := range documentation(t) {
+		if f.language == "caddyfile" && f.file == "README.md" && caddyfile == "" {
+			caddyfile = f.text
+		}
+		if f.language != "sh" {
+			continue
+		}
+		for _, command := range f.commands() {
+			if isNotRun(command) {
+				continue
+			}
+			if sessions[f.file] == nil {
+				order = append(order, f.file)
+			}
+			sessions[f.file] = append(sessions[f.file], command)
+		}
+	}
+	if len(sessions["README.md"]) == 0 {
+		t.Error("README.md has no command to run")
+	}
+	for _, file := range order {
+		t.Run(strings.ReplaceAll(file, "/", "_"), func(t *testing.T) {
+			g := newGateway(t, plainSite)
+			g.configure(g.here(caddyfile))
+			g.start()
+			if err := os.Mkdir(g.scripts(), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			// A command that fails ends the session, a refused request is a failure.
+			script := "set -euo pipefail\ncurl() { command curl -sS --fail-with-body \"$@\"; }\n" +
+				g.here(strings.Join(sessions[file], "\n"))
+			cmd := exec.Command("bash", "-xc", script)
+			cmd.Dir, cmd.Env = g.scripts(), g.env
+			stdout, trace, code := g.run(cmd)
+			if code != 0 {
+				t.Errorf("exit code %d\n%s\n%s", code, stdout, trace)
+			}
+			t.Logf("%d commands", len(sessions[file]))
+		})
+	}
+}
+
+// root returns the folder of the repository.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

@@ -1,0 +1,132 @@
+package main_test
+
+import (
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A fence is an example in README.md or docs, by its language:
+//
+//	caddyfile  a whole Caddyfile: formatted and valid
+//	json       JSON; with the member "apps", a valid configuration
+//	sh         commands that work, one after the other, with the first Caddyfile
+//	           of README.md (run by the tests with the tag "clients"), except
+//	           those that notRun names
+//	text       anything else
+type fence struct {
+	file, language, text string
+}
+
+// notRun has the commands that the documentation shows and no test runs, with
+// the reason.
+var notRun = map[string]string{
+	"xcaddy build --with": "takes the plugin from the module proxy; cmd/build is tested with the clone itself",
+	"make demo":           "the demo has its own test",
+	"make test":           "this is a part of it",
+}
+
+var fences = regexp.MustCompile("(?ms)^ *```([^\n`]*)\n(.*?)^ *```$")
+
+func documentation(t *testing.T) (found []fence) {
+	t.Helper()
+	files := []string{"../../README.md"}
+	err := filepath.WalkDir("../../docs", func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".md") {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range fences.FindAllStringSubmatch(string(text), -1) {
+			found = append(found, fence{strings.TrimPrefix(file, "../../"), match[1], match[2]})
+		}
+	}
+	return found
+}
+
+// commands returns the lines of a fence of the language sh, joined where they
+// end with a backslash.
+func (f fence) commands() (lines []string) {
+	for line := range strings.Lines(strings.ReplaceAll(f.text, "\\\n", " ")) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func isNotRun(command string) bool {
+	for start := range notRun {
+		if strings.HasPrefix(command, start) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
+	g := newGateway(t, plainSite)
+	for _, f := range documentation(t) {
+		switch f.language {
+		case "caddyfile":
+			requireValid(t, g, f, "Caddyfile", "--adapter", "caddyfile")
+			if stdout, _, code := g.run(g.command("fmt", "--diff", "Caddyfile")); code != 0 {
+				t.Errorf("%s: caddy fmt would change an example:\n%s", f.file, stdout)
+			}
+		case "json":
+			var config map[string]json.RawMessage
+			if err := json.Unmarshal([]byte(f.text), &config); err != nil {
+				t.Errorf("%s: an example is not a JSON object: %v\n%s", f.file, err, f.text)
+			} else if config["apps"] != nil {
+				requireValid(t, g, f, "caddy.json")
+			}
+		case "sh":
+			if len(f.commands()) == 0 {
+				t.Errorf("%s: an example has no command", f.file)
+			}
+		case "text":
+		default:
+			t.Errorf("%s: an example is marked %q, which no test knows; mark it caddyfile, json, sh or text", f.file, f.language)
+		}
+	}
+}
+
+func requireValid(t *testing.T, g *gateway, f fence, name string, args ...string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.home, name), []byte(f.text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := g.run(g.command(append([]string{"validate", "--config", name}, args...)...)); code != 0 {
+		t.Errorf("%s: an example is not valid: %s\n%s", f.file, lastLines(stderr, 1), f.text)
+	}
+}
+
+func TestEveryCommandThatIsNotRunIsInTheDocumentation(t *testing.T) {
+	shown := make(map[string]bool)
+	for _, f := range documentation(t) {
+		if f.language == "sh" {
+			for _, command := range f.commands() {
+				for start := range notRun {
+					shown[start] = shown[start] || strings.HasPrefix(command, start)
+				}
+			}
+		}
+	}
+	for start := range notRun {
+		if !shown[start] {
+			t.Errorf("%q is in no document: take it off the list", start)
+		}
+	}
+}
