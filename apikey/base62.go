@@ -88,9 +88,10 @@ func parseUint128(text string) (high, low uint64, ok bool) {
 
 // isBase62 reports whether text holds digits only.
 func isBase62(text string) bool {
-	all := uint8(0)
 	for i := range len(text) {
-		all |= digitOf[text[i]]
+		if digitOf[text[i]] == notDigit {
+			return false
+		}
 	}
-	return all != notDigit // no digits together make up all of its bits
+	return true
 }

@@ -2,7 +2,6 @@ package apikey
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +15,8 @@ const (
 )
 
 type census struct {
-	expired, expiring, at atomic.Int64
+	expired, expiring uint64
+	at                time.Time
 }
 
 func (k *Keyring) countUntil(ctx context.Context) {
@@ -33,8 +33,8 @@ func (k *Keyring) countUntil(ctx context.Context) {
 }
 
 func (k *Keyring) count(ctx context.Context) error {
-	var expired, expiring int64
 	now := k.clock()
+	found := &census{at: fromMillis(now.UnixMilli())}
 	for from := (ID{}); ; {
 		start := time.Now()
 		seen := 0
@@ -49,9 +49,9 @@ func (k *Keyring) count(ctx context.Context) error {
 				if r, err := decodeRecord(from, value); err == nil && !r.Revoked() && !r.ExpiresAt.IsZero() {
 					switch {
 					case r.Expired(now):
-						expired++
+						found.expired++
 					case r.Expired(now.Add(expiringSoon)):
-						expiring++
+						found.expiring++
 					}
 				}
 				return seen < censusSlice
@@ -61,9 +61,7 @@ func (k *Keyring) count(ctx context.Context) error {
 			return err
 		}
 		if seen < censusSlice {
-			k.census.expired.Store(expired)
-			k.census.expiring.Store(expiring)
-			k.census.at.Store(now.UnixMilli())
+			k.census.Store(found)
 			return nil
 		}
 		from = from.next()
@@ -99,9 +97,9 @@ func (k *Keyring) Stats(ctx context.Context) (s Stats, err error) {
 	if err != nil {
 		return s, unavailable("reading the counts of keys", err)
 	}
-	s.Expired = uint64(k.census.expired.Load())
-	s.ExpiringSoon = uint64(k.census.expiring.Load())
-	s.CountedAt = fromMillis(k.census.at.Load())
+	if found := k.census.Load(); found != nil {
+		s.Expired, s.ExpiringSoon, s.CountedAt = found.expired, found.expiring, found.at
+	}
 	return s, nil
 }
 

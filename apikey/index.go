@@ -146,7 +146,7 @@ func (x *index) find(id ID) (e entryView, ok bool) {
 	s := x.stripeOf(set)
 	for w := range uint64(ways) {
 		entry := set*ways + w
-		if x.tags[entry].Load() != low {
+		if low == 0 || x.tags[entry].Load() != low {
 			continue
 		}
 		if x.read(entry, &e) && e.high == high && e.low == low {
@@ -236,7 +236,7 @@ func (x *index) fill(t ticket, r *record) slot {
 	s := x.stripeOf(set)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.closed || t.changes != s.changes.Load() {
+	if t.closed || t.changes != s.changes.Load() || low == 0 { // no id that the gateway made
 		return slot{}
 	}
 	entry, found := x.locate(set, high, low)

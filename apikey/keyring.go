@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,7 +63,7 @@ type core struct {
 	index    *index
 	recorder *recorder
 	clock    Clock
-	census   census
+	census   atomic.Pointer[census]
 
 	flushEvery time.Duration
 	flushing   sync.Mutex // one flush at a time

@@ -45,8 +45,8 @@ type Change struct {
 type Observer interface {
 	// Changed tells of a durable change. ctx is that of the caller.
 	Changed(ctx context.Context, c Change)
-	// StoreOperation tells of a finished call of the store: "lookup", "list",
-	// "update" or "flush".
+	// StoreOperation tells of a finished call of the store: "lookup", "get",
+	// "list", "issue", "revoke", "stats" or "flush".
 	StoreOperation(operation string, took time.Duration, err error)
 	// UsageFlushed tells that the usage of a number of keys was written, or
 	// why it could not be; it is then kept for the next flush.

@@ -341,6 +341,24 @@ func TestFlushMakesRoomInACrowdedIndex(t *testing.T) {
 	}
 }
 
+// A jump ahead that was undone must not keep the usage back until the clock is
+// there again.
+func TestUsageIsWrittenAfterTheClockJumpedAndCameBack(t *testing.T) {
+	x := newIndex(minCapacity)
+	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
+	id := indexIDs(1)[0]
+	v := Verdict{KeyID: id, entry: x.put(indexKey(id, 0))}
+	store := tables{}
+	for _, now := range []int64{1_000_000_000, 1000} {
+		v.at = now
+		u.record(&v, "192.0.2.1", "ua")
+		keys, err := u.flush(context.Background(), now, func(_ context.Context, fn func(Tx) error) error { return fn(store) }, false)
+		if err != nil || keys != 1 {
+			t.Errorf("at %d: %d keys written, %v", now, keys, err)
+		}
+	}
+}
+
 func TestEntryWithAUseInItDoesNotRetire(t *testing.T) {
 	x := newIndex(minCapacity)
 	id := indexIDs(1)[0]

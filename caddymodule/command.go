@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -80,18 +82,41 @@ func (o *operator) create() *cobra.Command {
 				body[f.field] = flag.Value.String()
 			}
 		}
+		// Whoever asked must see the token, or there must be no such key: an
+		// interruption waits until it is shown, and only a second one ends this.
+		signal.Ignore(syscall.SIGPIPE)
+		interrupted := make(chan os.Signal, 1)
+		signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		go func() {
+			<-interrupted
+			signal.Reset(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		}()
 		data, err := o.call(http.MethodPost, organizationPath(organization), body)
 		if err != nil {
 			return err
 		}
-		// Whoever asked must see the token, or there must be no such key.
-		signal.Ignore(syscall.SIGPIPE)
-		if err := o.printKey(data); err != nil {
+		if err = o.printKey(data); err == nil && stdoutWasClosed() {
+			err = errors.New("standard output is closed")
+		}
+		if err != nil {
 			return errors.Join(fmt.Errorf("printing the new key, which is revoked again: %w", err), o.undo(data))
 		}
 		return nil
 	}
 	return cmd
+}
+
+// stdoutWasClosed reports whether the program was started without a standard
+// output. Go opens the null device in its place, which unlike that of
+// "> /dev/null" can be read.
+func stdoutWasClosed() bool {
+	out, err := os.Stdout.Stat()
+	null, nullErr := os.Stat(os.DevNull)
+	if err != nil || nullErr != nil || !os.SameFile(out, null) {
+		return false
+	}
+	_, err = os.Stdout.Read(make([]byte, 1))
+	return err == io.EOF
 }
 
 func (o *operator) undo(data json.RawMessage) error {

@@ -94,7 +94,9 @@ func TestProviderTellsTheSiteThatTheStoreFails(t *testing.T) {
 
 func TestProviderHasNoOptions(t *testing.T) {
 	for text, good := range map[string]bool{"api_key": true, "api_key x": false, "api_key {\n}": true, "api_key {\nx\n}": false} {
-		_, err := caddyfile.UnmarshalModule(caddyfile.NewTestDispenser(text), "http.authentication.providers.api_key")
+		d := caddyfile.NewTestDispenser(text)
+		d.Next()
+		_, err := caddyfile.UnmarshalModule(d, "http.authentication.providers.api_key")
 		if good != (err == nil) {
 			t.Errorf("%s: %v", text, err)
 		}

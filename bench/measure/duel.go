@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/child"
 	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/stats"
 )
 
@@ -44,7 +46,7 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 	for _, s := range scenarios {
 		d := &duel{Name: s.name, Ours: s.ours, HTTP2: s.http2}
 		l.progress("warming up: %s", s.name)
-		if _, _, err := l.pair(ctx, stock, s); err != nil {
+		if err := l.warm(ctx, stock, s); err != nil {
 			missing(s.name, err)
 			continue
 		}
@@ -74,6 +76,22 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 		}
 	}
 	return all
+}
+
+// warm brings a scenario to where it stays: each of its hot keys is used once,
+// and then a pair is loaded that does not count.
+func (l *lab) warm(ctx context.Context, stock *target, s *scenario) error {
+	if s.ours && !s.with.inOrder && !s.with.refused {
+		out, err := child.Command{
+			Args:  []string{l.once, "-rate", "1000000", "-n", strconv.Itoa(s.with.take), s.to.address, s.with.file},
+			Cores: l.loadCore,
+		}.Exec(ctx).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("using each key once: %w: %s", err, out)
+		}
+	}
+	_, _, err := l.pair(ctx, stock, s)
+	return err
 }
 
 // pair loads a scenario and stock Caddy at once.

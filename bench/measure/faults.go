@@ -20,7 +20,7 @@ type crashTest struct {
 
 // raceTest is what bench/revokerace prints.
 type raceTest struct {
-	Rounds, Requests, Accepted, Wrong, AcceptedBefore, Misses int
+	Rounds, Keys, Requests, Accepted, Wrong, AcceptedBefore, Misses int
 }
 
 // fault runs a program that tries to break a promise and prints a figure. It

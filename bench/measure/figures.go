@@ -82,7 +82,9 @@ func (r *results) latency() string {
 func (r *results) shareText() string {
 	var parts []string
 	for _, s := range r.Shares {
-		parts = append(parts, fmt.Sprintf("%s: %.2f %%", short(s.HotKeys), s.Handler))
+		if s.Name == hotName(1, r.Main) || s.Name == hotName(10_000, r.Main) {
+			parts = append(parts, fmt.Sprintf("%s: %.2f %%", s.Name, s.Handler))
+		}
 	}
 	return strings.Join(parts, ", ")
 }
@@ -196,5 +198,5 @@ func (r *results) raceText() string {
 	if r.Race == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d accepted (%d keys, %d lookups missed the index)", r.Race.Accepted, r.Race.Requests, r.Race.Rounds, r.Race.Misses)
+	return fmt.Sprintf("%d of %d accepted (%d keys, %d lookups missed the index)", r.Race.Accepted, r.Race.Requests, r.Race.Keys, r.Race.Misses)
 }

@@ -183,11 +183,7 @@ func (o options) load(ctx context.Context, l *lab, r *results, wants func(...str
 		r.Solos = l.solos(ctx, stock, scenarios, missing)
 	}
 	if wants("share") {
-		for _, s := range scenarios {
-			if s.name == hotName(1, l.main().String()) {
-				r.Shares = l.shares(ctx, s.to, missing)
-			}
-		}
+		r.Shares = l.shares(ctx, scenarios, missing)
 	}
 	r.Memories = memories(stock, scenarios, missing)
 	return ctx.Err()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,7 +19,7 @@ import (
 // share is where the processor time of a gateway goes, in percent of the samples
 // of a profile under load.
 type share struct {
-	HotKeys int
+	Name    string
 	Samples int
 	// Handler is what our code, and what it calls, takes of the requests.
 	Handler float64
@@ -28,19 +29,22 @@ type share struct {
 	Collector float64
 }
 
-// shares profiles the gateway with the main store under load.
-func (l *lab) shares(ctx context.Context, ours *target, missing func(string, error)) (all []share) {
-	main := l.main()
-	for _, hot := range []int{1, 10_000} {
-		l.progress("profile with %s hot keys", short(hot))
-		with := credentials{file: main.tokens, scheme: "Bearer", take: min(hot, main.sample)}
-		s, err := l.share(ctx, ours, with)
-		if err != nil {
-			missing(fmt.Sprintf("profile with %s hot keys", short(hot)), err)
+// shares profiles gateways of ours under load, one after the other.
+func (l *lab) shares(ctx context.Context, scenarios []*scenario, missing func(string, error)) (all []share) {
+	main, largest := l.main().String(), l.largest().String()
+	profiled := []string{hotName(1, main), hotName(10_000, main), freshName(main), missName(largest)}
+	for _, s := range scenarios {
+		if !slices.Contains(profiled, s.name) {
 			continue
 		}
-		s.HotKeys = hot
-		all = append(all, s)
+		l.progress("profile: %s", s.name)
+		found, err := l.share(ctx, s.to, s.with)
+		if err != nil {
+			missing("profile: "+s.name, err)
+			continue
+		}
+		found.Name = s.name
+		all = append(all, found)
 	}
 	return all
 }
@@ -57,9 +61,9 @@ func (l *lab) share(ctx context.Context, t *target, with credentials) (share, er
 		}
 		loaded <- nil
 	}()
-	time.Sleep(time.Duration(l.seconds) * time.Second) // until every key has been read
+	time.Sleep(time.Second / 2) // until wrk has read its file
 	path := filepath.Join(l.dir, "cpu.pprof")
-	err := download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", t.admin, 4*l.seconds), path)
+	err := download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", t.admin, 10*l.seconds), path)
 	stop()
 	if err := errors.Join(err, <-loaded); err != nil {
 		return share{}, err

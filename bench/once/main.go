@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"sync"
@@ -22,12 +23,13 @@ import (
 func main() {
 	rate := flag.Int("rate", 10_000, "requests a second")
 	connections := flag.Int("c", 32, "`connections`")
+	most := flag.Int("n", math.MaxInt, "how many `tokens` of the file are used")
 	flag.Parse()
 	if flag.NArg() != 2 || *rate < 1 {
-		fmt.Fprintln(os.Stderr, "usage: once [-rate N] [-c N] ADDRESS FILE")
+		fmt.Fprintln(os.Stderr, "usage: once [-rate N] [-c N] [-n N] ADDRESS FILE")
 		os.Exit(2)
 	}
-	sent, took, err := run(flag.Arg(0), flag.Arg(1), *rate, *connections)
+	sent, took, err := run(flag.Arg(0), flag.Arg(1), *most, *rate, *connections)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "once:", err)
 		os.Exit(1)
@@ -35,7 +37,7 @@ func main() {
 	fmt.Printf("{\"Keys\":%d,\"Seconds\":%.3f}\n", sent, took.Seconds())
 }
 
-func run(address, file string, rate, connections int) (sent int, took time.Duration, err error) {
+func run(address, file string, most, rate, connections int) (sent int, took time.Duration, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return 0, 0, err
@@ -54,7 +56,7 @@ func run(address, file string, rate, connections int) (sent int, took time.Durat
 	}
 	start := time.Now()
 	lines := bufio.NewScanner(f)
-	for ctx.Err() == nil && lines.Scan() {
+	for sent < most && ctx.Err() == nil && lines.Scan() {
 		// Tokens that are late come at once, so that the rate is kept.
 		due := start.Add(time.Duration(sent) * time.Second / time.Duration(rate))
 		if early := time.Until(due); early > time.Millisecond {

@@ -4,8 +4,8 @@
 //
 //	go run ./bench/revokerace -rounds 1000
 //
-// In every other round the key is used for the first time while it is being
-// revoked, so that filling it into the index races with that. The index is as
+// In every other round the keys are used for the first time while they are being
+// revoked, so that filling them into the index races with that. The index is as
 // small as it can be, and crowded with other keys half of the time.
 package main
 
@@ -21,7 +21,7 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 100, "how many keys are revoked; each is good for 1,024 requests that count")
+	rounds := flag.Int("rounds", 100, "in each of them 4 or 64 keys are revoked, and 1,024 requests count")
 	caddy := flag.String("caddy", "", "the `binary` to ask (default: it is built)")
 	dir := flag.String("dir", "", "where to make a `folder` for the store (default: the one for temporary files)")
 	asJSON := flag.Bool("json", false, "print the figure as JSON")
@@ -44,7 +44,7 @@ func main() {
 
 // figure is what the rounds came to.
 type figure struct {
-	Rounds int
+	Rounds, Keys int
 	// Requests began after the revocation of their key was answered; Accepted
 	// counts those of them that were accepted.
 	Requests, Accepted int
@@ -61,7 +61,7 @@ func (f figure) broken() bool {
 // String returns the figure as a sentence.
 func (f figure) String() string {
 	return fmt.Sprintf("revoke-race: %d keys revoked, %d requests began after the answer: %d accepted, %d wrong answers (%d accepted before it, %d lookups missed the index)",
-		f.Rounds, f.Requests, f.Accepted, f.Wrong, f.AcceptedBefore, f.Misses)
+		f.Keys, f.Requests, f.Accepted, f.Wrong, f.AcceptedBefore, f.Misses)
 }
 
 func run(ctx context.Context, caddy, dir string, rounds int) (f figure, err error) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,20 +27,29 @@ const (
 	// others are used to drive a key out of the index, which has room for
 	// 2,048 at the least.
 	others = 6000
+	// Keys that are in use are revoked a few at a time, so that many use each of
+	// them; those that are used for the first time, as many as there are readers.
+	fewKeys, manyKeys = 4, readers
 )
 
-// race is a gateway with a small index, its readers, and those who disturb.
+// race is a gateway with a small index, and a connection for each of those who
+// read, revoke and disturb.
 type race struct {
-	gateway *gateway.Gateway
-	root    string // the token that creates and revokes
-	conns   []*wire.Conn
-	others  []gateway.Issued
+	gateway                       *gateway.Gateway
+	root                          string // the token that creates and revokes
+	reading, revoking, disturbing []*wire.Conn
+	others                        []gateway.Issued
+	// took is how long a revocation takes, about.
+	took time.Duration
 }
 
 func open(ctx context.Context, caddy, dir string) (_ *race, err error) {
 	r := new(race)
 	r.gateway, err = gateway.Start(ctx, gateway.Config{
 		Name: "gateway", Binary: caddy, Dir: dir,
+		// Many threads on few cores: the system stops some of them between
+		// the reading of a record and the filling of the index.
+		Env:    []string{"GOMAXPROCS=16"},
 		Global: "api_keys {\n\tstorage bolt " + filepath.Join(dir, "keys.db") + "\n\tindex_size 1\n}\n", Site: "api_keys\nrespond 200",
 	})
 	if err != nil {
@@ -47,10 +57,15 @@ func open(ctx context.Context, caddy, dir string) (_ *race, err error) {
 	}
 	first, err := r.gateway.Issue("acme", "root")
 	r.root = first.Token
-	for len(r.conns) < readers+disturbers && err == nil {
-		var conn *wire.Conn
-		if conn, err = wire.Dial(r.gateway.Address); err == nil {
-			r.conns = append(r.conns, conn)
+	for _, group := range []struct {
+		conns *[]*wire.Conn
+		size  int
+	}{{&r.reading, readers}, {&r.revoking, manyKeys}, {&r.disturbing, disturbers}} {
+		for len(*group.conns) < group.size && err == nil {
+			var conn *wire.Conn
+			if conn, err = wire.Dial(r.gateway.Address); err == nil {
+				*group.conns = append(*group.conns, conn)
+			}
 		}
 	}
 	if err == nil {
@@ -63,7 +78,7 @@ func open(ctx context.Context, caddy, dir string) (_ *race, err error) {
 }
 
 func (r *race) close() error {
-	for _, conn := range r.conns {
+	for _, conn := range slices.Concat(r.reading, r.revoking, r.disturbing) {
 		conn.Close()
 	}
 	return r.gateway.Stop()
@@ -76,7 +91,7 @@ func (r *race) issue(n int) ([]gateway.Issued, error) {
 	for w := range readers {
 		working.Go(func() {
 			for i := w; i < n && errs[w] == nil; i += readers {
-				status, answer, err := r.conns[w].Do(http.MethodPost, "/v1/api-keys", r.root, `{"name":"race"}`)
+				status, answer, err := r.reading[w].Do(http.MethodPost, "/v1/api-keys", r.root, `{"name":"race"}`)
 				if err == nil && status != http.StatusOK {
 					err = fmt.Errorf("a create was answered %d", status)
 				}
@@ -92,67 +107,85 @@ func (r *race) issue(n int) ([]gateway.Issued, error) {
 }
 
 func (r *race) run(ctx context.Context, rounds int) (f figure, err error) {
-	keys, err := r.issue(rounds)
-	if err != nil {
-		return f, err
-	}
-	revoker, err := wire.Dial(r.gateway.Address)
-	if err != nil {
-		return f, err
-	}
-	defer revoker.Close()
-	for i := range keys {
+	for f.Rounds < rounds {
 		if err := ctx.Err(); err != nil {
 			return f, err
 		}
-		if err := r.round(revoker, &keys[i], i, &f); err != nil {
+		n := fewKeys
+		if f.Rounds%2 == 1 {
+			n = manyKeys
+		}
+		keys, err := r.issue(n)
+		if err != nil {
+			return f, err
+		}
+		if err := r.round(keys, &f); err != nil {
 			return f, err
 		}
 		f.Rounds++
+		f.Keys += len(keys)
 	}
 	f.Misses, err = r.misses()
 	return f, err
 }
 
-// round revokes one key while it is used. By turns it has been in use for a while,
-// or is used for the first time in that moment, when the index has to be filled;
-// in two of four rounds others crowd the index meanwhile.
-func (r *race) round(revoker *wire.Conn, key *gateway.Issued, number int, f *figure) error {
-	var answered, over atomic.Bool
-	counts, errs := make([]figure, readers), make([]error, readers+disturbers)
-	var reading, disturbing sync.WaitGroup
-	if number/2%2 == 1 {
-		for i := range disturbers {
-			at := readers + i
-			disturbing.Go(func() { errs[at] = r.disturb(r.conns[at], &over) })
+// round revokes keys while they are used. A few have been in use for a while; many
+// are used for the first time at about the moment in which the revocation comes
+// into force, when the index has to be filled. In two of four rounds others crowd
+// the index meanwhile.
+func (r *race) round(keys []gateway.Issued, f *figure) error {
+	inUse, crowded := len(keys) == fewKeys, f.Rounds/2%2 == 1
+	var over atomic.Bool
+	var answered [manyKeys]atomic.Bool
+	counts, errs := make([]figure, readers), make([]error, readers+manyKeys+disturbers)
+	var racing, disturbing sync.WaitGroup
+	if crowded {
+		for i, conn := range r.disturbing {
+			disturbing.Go(func() { errs[readers+manyKeys+i] = r.disturb(conn, &over) })
 		}
 	}
-	early, late := time.Duration(2+rand.IntN(8))*time.Millisecond, time.Duration(0)
-	if number%2 == 1 {
-		early, late = 0, time.Duration(rand.IntN(1500))*time.Microsecond
-	}
-	for i := range readers {
-		reading.Go(func() {
-			time.Sleep(late)
-			errs[i] = counts[i].read(r.conns[i], key.Token, &answered)
+	for i, conn := range r.reading {
+		racing.Go(func() {
+			if !inUse {
+				time.Sleep(r.took/2 + rand.N(r.took+1))
+			}
+			at := i % len(keys)
+			errs[i] = counts[i].read(conn, keys[at].Token, &answered[at])
 		})
 	}
-	time.Sleep(early)
-	status, _, err := revoker.Do(http.MethodDelete, "/v1/api-keys/"+key.ID, r.root, "")
-	answered.Store(true)
-	reading.Wait()
+	if inUse {
+		time.Sleep(2*time.Millisecond + rand.N(8*time.Millisecond))
+	}
+	start := time.Now()
+	var revoking sync.WaitGroup
+	for i := range keys {
+		revoking.Go(func() {
+			errs[readers+i] = r.revoke(r.revoking[i], keys[i].ID)
+			answered[i].Store(true)
+		})
+	}
+	revoking.Wait()
+	if !inUse {
+		r.took = (3*r.took + time.Since(start)) / 4
+	}
+	racing.Wait()
 	over.Store(true)
 	disturbing.Wait()
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("a revoke was answered %d", status)
-	}
 	for _, c := range counts {
 		f.Requests += c.Requests
 		f.Accepted += c.Accepted
 		f.Wrong += c.Wrong
 		f.AcceptedBefore += c.AcceptedBefore
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
+}
+
+func (r *race) revoke(conn *wire.Conn, id string) error {
+	status, _, err := conn.Do(http.MethodDelete, "/v1/api-keys/"+id, r.root, "")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("a revoke was answered %d", status)
+	}
+	return err
 }
 
 // read uses a key until enough requests have begun after its revocation was

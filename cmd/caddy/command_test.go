@@ -1,7 +1,11 @@
 package main_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,6 +83,31 @@ func TestAKeyWhoseTokenCannotBePrintedIsRevoked(t *testing.T) {
 		if key["revokedAt"] == "" {
 			t.Errorf("key %s (%s) is not revoked", key["id"], key["name"])
 		}
+	}
+}
+
+func TestAnInterruptedCreateStillShowsTheToken(t *testing.T) {
+	asked, interrupted := make(chan struct{}), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-interrupted
+		fmt.Fprint(w, `{"code":200,"data":{"id":"key_1","key":"the token"},"message":"success","requestId":"1"}`)
+	}))
+	defer slow.Close()
+	cmd := newGateway(t, plainSite).command("api-keys", "create", "--organization", "acme", "--user", "alice", "--name", "first",
+		"--address", slow.Listener.Addr().String())
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	close(interrupted)
+	if err := cmd.Wait(); err != nil || !strings.Contains(stdout.String(), "the token") {
+		t.Errorf("%v, %q", err, &stdout)
 	}
 }
 

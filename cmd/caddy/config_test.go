@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -60,7 +61,7 @@ func TestValidateBesideTheRunningServerTouchesNothing(t *testing.T) {
 	waitFor(t, "the use to be written", func() bool {
 		return strings.Contains(g.get("/metrics"), "\ncaddy_api_keys_usage_pending 0\n")
 	})
-	before := filesBelow(t, g.home)
+	before := filesBelow(t, filepath.Dir(g.store()))
 	for _, args := range [][]string{
 		{"validate", "--config", g.file},
 		{"adapt", "--config", g.file, "--validate"},
@@ -69,10 +70,12 @@ func TestValidateBesideTheRunningServerTouchesNothing(t *testing.T) {
 			t.Errorf("caddy %s: exit code %d, %s", args[0], code, stderr)
 		}
 	}
-	after := filesBelow(t, g.home)
-	delete(before, "log")
-	delete(after, "log")
-	if !maps.Equal(before, after) {
+	after := filesBelow(t, filepath.Dir(g.store()))
+	// The rest is Caddy's, which tidies it up in the background.
+	others := func(name string, _ time.Time) bool { return !strings.Contains(name, "api-keys") }
+	maps.DeleteFunc(before, others)
+	maps.DeleteFunc(after, others)
+	if len(before) != 1 || !maps.Equal(before, after) {
 		t.Errorf("files before %v\nand after %v", before, after)
 	}
 	g.requireStatus(200, "GET", "/", key["key"])
@@ -102,10 +105,16 @@ func filesBelow(t *testing.T, dir string) map[string]time.Time {
 	t.Helper()
 	files := make(map[string]time.Time)
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

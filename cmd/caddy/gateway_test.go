@@ -1,21 +1,15 @@
 package main_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -112,12 +106,17 @@ func (g *gateway) listenAt(admin, port string) {
 	)
 }
 
+var portsTaken sync.Map
+
 // freePort returns a port that nobody listens on. It is below those that the
 // system gives to outgoing connections, so that it stays free over a restart.
 func freePort(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		port := fmt.Sprint(10000 + rand.IntN(20000))
+		if _, taken := portsTaken.LoadOrStore(port, true); taken {
+			continue
+		}
 		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 			l.Close()
 			return port
@@ -202,176 +201,6 @@ func (g *gateway) signal(s syscall.Signal) {
 		g.t.Fatal(err)
 	}
 	waitFor(g.t, "the gateway to end", g.hasExited)
-}
-
-// reload loads a Caddyfile by force, even if nothing has changed.
-func (g *gateway) reload(caddyfile string) error {
-	header := http.Header{"Content-Type": {"text/caddyfile"}, "Cache-Control": {"must-revalidate"}}
-	status, body, err := g.ask(http.MethodPost, "/load", header, caddyfile)
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("HTTP %d: %s", status, body)
-	}
-	return err
-}
-
-// ask calls the admin endpoint.
-func (g *gateway) ask(method, path string, header http.Header, body string) (status int, answer []byte, err error) {
-	host := g.admin
-	if strings.HasPrefix(host, "unix/") {
-		host = "127.0.0.1"
-	}
-	req, err := http.NewRequest(method, "http://"+host+path, strings.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	if header != nil {
-		req.Header = header
-	}
-	resp, err := g.operator.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
-}
-
-// get asks the admin endpoint for what must be there.
-func (g *gateway) get(path string) string {
-	g.t.Helper()
-	status, body, err := g.ask(http.MethodGet, path, nil, "")
-	if err != nil || status != http.StatusOK {
-		g.t.Fatalf("GET %s of the admin endpoint: HTTP %d, %v, %s", path, status, err, body)
-	}
-	return string(body)
-}
-
-// envelope is an answer as the contract fixes it; all of data are strings.
-type envelope struct {
-	Code      int               `json:"code"`
-	Data      map[string]string `json:"data"`
-	Message   string            `json:"message"`
-	RequestID string            `json:"requestId"`
-}
-
-func decode(t testing.TB, body []byte) (e envelope) {
-	t.Helper()
-	in := json.NewDecoder(bytes.NewReader(body))
-	in.DisallowUnknownFields()
-	if err := in.Decode(&e); err != nil {
-		t.Fatalf("not an envelope: %v: %s", err, body)
-	}
-	if e.RequestID == "" || e.Message == "" {
-		t.Errorf("the envelope lacks requestId or message: %s", body)
-	}
-	return e
-}
-
-// issue makes a key of alice of acme as the operator.
-func (g *gateway) issue(fields map[string]string) map[string]string {
-	g.t.Helper()
-	body := map[string]string{"userId": "alice", "name": "test"}
-	maps.Copy(body, fields)
-	text, err := json.Marshal(body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	status, answer, err := g.ask(http.MethodPost, "/api_keys/organizations/acme/keys", http.Header{"Content-Type": {"application/json"}}, string(text))
-	if err != nil || status != http.StatusOK {
-		g.t.Fatalf("issuing a key: HTTP %d, %v, %s", status, err, answer)
-	}
-	data := decode(g.t, answer).Data
-	g.keepSecret(data["key"])
-	return data
-}
-
-// look returns a key as the operator sees it.
-func (g *gateway) look(id string) map[string]string {
-	g.t.Helper()
-	return decode(g.t, []byte(g.get("/api_keys/keys/"+id))).Data
-}
-
-// answer is what a client got.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-// send sends a request to the site, with a key if token is not empty.
-func (g *gateway) send(method, path, token, body string) answer {
-	g.t.Helper()
-	req, err := http.NewRequest(method, g.url+path, strings.NewReader(body))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := g.client.Do(req)
-	if err != nil {
-		g.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		g.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	return answer{resp.StatusCode, resp.Header, text}
-}
-
-// requireStatus sends a request and checks how it was answered.
-func (g *gateway) requireStatus(want int, method, path, token string) {
-	g.t.Helper()
-	if got := g.send(method, path, token, ""); got.status != want {
-		g.t.Errorf("%s %s: HTTP %d, want %d: %s", method, path, got.status, want, got.body)
-	}
-}
-
-func (g *gateway) keepSecret(token string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.tokens = append(g.tokens, token)
-}
-
-// aToken is the expression that secret scanners are given.
-var aToken = regexp.MustCompile(`\bak_[0-9A-Za-z]{71}\b`)
-
-// secretOf returns the random part of a token.
-func secretOf(token string) string {
-	return strings.TrimPrefix(token, "ak_")[22 : 22+43]
-}
-
-// requireNoSecretIn checks that no file below dir holds a token, or the secret
-// of one that was issued: not the log, not the store, not what Caddy saved.
-func (g *gateway) requireNoSecretIn(dir string) {
-	g.t.Helper()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() || filepath.Dir(path) == g.scripts() {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if at := aToken.FindIndex(text); at != nil {
-			g.t.Errorf("%s holds a token, at byte %d", path, at[0])
-		}
-		for _, token := range g.tokens {
-			if at := bytes.Index(text, []byte(secretOf(token))); at >= 0 {
-				g.t.Errorf("%s holds the secret of a token, at byte %d", path, at)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		g.t.Error(err)
-	}
 }
 
 // scripts is where scripts run; what they redirect to files is their business.

@@ -1,0 +1,139 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// reload loads a Caddyfile by force, even if nothing has changed.
+func (g *gateway) reload(caddyfile string) error {
+	header := http.Header{"Content-Type": {"text/caddyfile"}, "Cache-Control": {"must-revalidate"}}
+	status, body, err := g.ask(http.MethodPost, "/load", header, caddyfile)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("HTTP %d: %s", status, body)
+	}
+	return err
+}
+
+// ask calls the admin endpoint.
+func (g *gateway) ask(method, path string, header http.Header, body string) (status int, answer []byte, err error) {
+	host := g.admin
+	if strings.HasPrefix(host, "unix/") {
+		host = "127.0.0.1"
+	}
+	req, err := http.NewRequest(method, "http://"+host+path, strings.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	if header != nil {
+		req.Header = header
+	}
+	resp, err := g.operator.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// get asks the admin endpoint for what must be there.
+func (g *gateway) get(path string) string {
+	g.t.Helper()
+	status, body, err := g.ask(http.MethodGet, path, nil, "")
+	if err != nil || status != http.StatusOK {
+		g.t.Fatalf("GET %s of the admin endpoint: HTTP %d, %v, %s", path, status, err, body)
+	}
+	return string(body)
+}
+
+// envelope is an answer as the contract fixes it; all of data are strings.
+type envelope struct {
+	Code      int               `json:"code"`
+	Data      map[string]string `json:"data"`
+	Message   string            `json:"message"`
+	RequestID string            `json:"requestId"`
+}
+
+func decode(t testing.TB, body []byte) (e envelope) {
+	t.Helper()
+	in := json.NewDecoder(bytes.NewReader(body))
+	in.DisallowUnknownFields()
+	if err := in.Decode(&e); err != nil {
+		t.Fatalf("not an envelope: %v: %s", err, body)
+	}
+	if e.RequestID == "" || e.Message == "" {
+		t.Errorf("the envelope lacks requestId or message: %s", body)
+	}
+	return e
+}
+
+// issue makes a key of alice of acme as the operator.
+func (g *gateway) issue(fields map[string]string) map[string]string {
+	g.t.Helper()
+	body := map[string]string{"userId": "alice", "name": "test"}
+	maps.Copy(body, fields)
+	text, err := json.Marshal(body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	status, answer, err := g.ask(http.MethodPost, "/api_keys/organizations/acme/keys", http.Header{"Content-Type": {"application/json"}}, string(text))
+	if err != nil || status != http.StatusOK {
+		g.t.Fatalf("issuing a key: HTTP %d, %v, %s", status, err, answer)
+	}
+	data := decode(g.t, answer).Data
+	g.keepSecret(data["key"])
+	return data
+}
+
+// look returns a key as the operator sees it.
+func (g *gateway) look(id string) map[string]string {
+	g.t.Helper()
+	return decode(g.t, []byte(g.get("/api_keys/keys/"+id))).Data
+}
+
+// answer is what a client got.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// send sends a request to the site, with a key if token is not empty.
+func (g *gateway) send(method, path, token, body string) answer {
+	g.t.Helper()
+	req, err := http.NewRequest(method, g.url+path, strings.NewReader(body))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := g.client.Do(req)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer{resp.StatusCode, resp.Header, text}
+}
+
+// requireStatus sends a request and checks how it was answered.
+func (g *gateway) requireStatus(want int, method, path, token string) {
+	g.t.Helper()
+	if got := g.send(method, path, token, ""); got.status != want {
+		g.t.Errorf("%s %s: HTTP %d, want %d: %s", method, path, got.status, want, got.body)
+	}
+}
