@@ -3,6 +3,9 @@
 package main_test
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,18 +16,17 @@ import (
 func TestClientsOfTheContractWorkUnchanged(t *testing.T) {
 	g := startGateway(t, plainSite)
 	first := g.issue(map[string]string{"scope": "read-write"})
-	for name, program := range map[string][]string{
-		"curl":            {"sh", "testdata/clients/curl.sh"},
-		"node fetch":      {"node", "testdata/clients/fetch.mjs"},
-		"Python requests": {"python3", "testdata/clients/requests_post.py"},
-		"Go net/http":     {"go", "run", "testdata/clients/nethttp.go"},
+	for name, call := range map[string]func() (string, error){
+		"curl":            g.program("sh", "testdata/clients/curl.sh", g.url, first["key"]),
+		"node fetch":      g.program("node", "testdata/clients/fetch.mjs", g.url, first["key"]),
+		"Python requests": g.program("python3", "testdata/clients/requests_post.py", g.url, first["key"]),
+		"Go net/http":     func() (string, error) { return netHTTP(g.url, first["key"]) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(program[0], append(program[1:], g.url, first["key"])...)
-			stdout, stderr, code := g.run(cmd)
+			stdout, err := call()
 			answers := strings.FieldsFunc(stdout, func(r rune) bool { return r == '\n' })
-			if code != 0 || len(answers) != 2 {
-				t.Fatalf("exit code %d, %q, %s", code, stdout, stderr)
+			if err != nil || len(answers) != 2 {
+				t.Fatalf("%v, %q", err, stdout)
 			}
 			empty, made := decode(t, []byte(answers[0])), decode(t, []byte(answers[1]))
 			if empty.Code != 400 || empty.Data["field"] != "name" {
@@ -36,6 +38,40 @@ func TestClientsOfTheContractWorkUnchanged(t *testing.T) {
 			g.requireStatus(200, "GET", "/", made.Data["key"])
 		})
 	}
+}
+
+// program is a client that prints the answers.
+func (g *gateway) program(name string, args ...string) func() (string, error) {
+	return func() (string, error) {
+		stdout, stderr, code := g.run(exec.Command(name, args...))
+		if code != 0 {
+			return stdout, fmt.Errorf("%s: exit code %d: %s", name, code, stderr)
+		}
+		return stdout, nil
+	}
+}
+
+// netHTTP is the client of the contract in Go.
+func netHTTP(address, token string) (answers string, err error) {
+	for _, body := range []string{`{}`, `{"name":"x"}`} {
+		req, err := http.NewRequest("POST", address+"/v1/api-keys", strings.NewReader(body))
+		if err != nil {
+			return "", err
+		}
+		req.Header.Add("Authorization", "Bearer "+token)
+		req.Header.Add("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return "", err
+		}
+		defer res.Body.Close()
+		answer, err := io.ReadAll(res.Body)
+		if err != nil {
+			return "", err
+		}
+		answers += string(answer)
+	}
+	return answers, nil
 }
 
 // Each document is a session of its own, with the first Caddyfile of README.md.
