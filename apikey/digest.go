@@ -2,7 +2,7 @@ package apikey
 
 import (
 	"crypto/sha256"
-	"crypto/subtle"
+	"encoding/binary"
 )
 
 // algorithm says how the digest of a secret was made. It stands in every
@@ -29,5 +29,10 @@ func (d *digest) matches(secret string) bool {
 		return false
 	}
 	sum := sha256.Sum256(bytesOf(secret))
-	return subtle.ConstantTimeCompare(sum[:], d.sum[:]) == 1
+	// As subtle.ConstantTimeCompare, but eight bytes at a time.
+	var difference uint64
+	for i := 0; i < len(sum); i += 8 {
+		difference |= binary.NativeEndian.Uint64(sum[i:]) ^ binary.NativeEndian.Uint64(d.sum[i:])
+	}
+	return difference == 0
 }

@@ -125,27 +125,29 @@ func (k *Keyring) Now() time.Time { return k.clock() }
 // lookup, an unknown key one, and neither a write. The error, if any, wraps
 // ErrUnavailable: it could not be found out, and the verdict says
 // ReasonUnavailable.
-func (k *Keyring) Verify(ctx context.Context, token string) (Verdict, error) {
+func (k *Keyring) Verify(ctx context.Context, token string) (v Verdict, err error) {
 	id, secret, reason := parseToken(token, k.prefixes)
 	if reason != ReasonNone {
-		return Verdict{Reason: reason}, nil
+		v.Reason = reason
+		return v, nil
 	}
 	if e, ok := k.index.find(id); ok {
-		return e.judge(id, secret, k.clock().UnixMilli()), nil
+		e.judge(&v, id, secret, k.clock().UnixMilli())
+		return v, nil
 	}
 	return k.verifyStored(ctx, id, secret)
 }
 
-// judge compares the secret before it looks at anything else: who does not have
-// it must not learn in what state the key is.
-func (e *entryView) judge(id ID, secret string, now int64) Verdict {
+// judge reaches the verdict. It compares the secret before it looks at anything
+// else: who does not have it must not learn in what state the key is.
+func (e *entryView) judge(v *Verdict, id ID, secret string, now int64) {
 	if !e.digest.matches(secret) {
-		return Verdict{Reason: ReasonUnknown}
+		v.Reason = ReasonUnknown
+		return
 	}
-	v := Verdict{
-		KeyID: id, KeyName: e.name, OrganizationID: e.organization, ExpiresAt: fromMillis(e.expires),
-		entry: e.slot, at: now,
-	}
+	v.KeyID, v.KeyName, v.OrganizationID = id, e.name, e.organization
+	v.ExpiresAt = fromMillis(e.expires)
+	v.entry, v.at = e.slot, now
 	if e.state&stateServiceAccount != 0 {
 		v.ServiceAccountID = e.owner
 	} else {
@@ -160,13 +162,12 @@ func (e *entryView) judge(id ID, secret string, now int64) Verdict {
 	case e.expires != 0 && now >= e.expires:
 		v.Reason = ReasonExpired
 	}
-	return v
 }
 
-func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (Verdict, error) {
+func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Verdict, err error) {
 	ticket := k.index.ticket(id)
 	var r *record
-	err := k.view(ctx, "lookup", func(tx Reader) error {
+	err = k.view(ctx, "lookup", func(tx Reader) error {
 		value, err := tx.Get(TableKeys, id[:])
 		if err != nil || value == nil {
 			return err
@@ -186,7 +187,8 @@ func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (Verdi
 		digest: r.digest, expires: toMillis(r.ExpiresAt), name: id.String(),
 		organization: r.OrganizationID, owner: r.owner(), state: r.state(), slot: k.index.fill(ticket, r),
 	}
-	return e.judge(id, secret, k.clock().UnixMilli()), nil
+	e.judge(&v, id, secret, k.clock().UnixMilli())
+	return v, nil
 }
 
 // Use records that a key was accepted for a request, as of the time at which it

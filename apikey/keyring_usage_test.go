@@ -316,19 +316,3 @@ func TestKeysWithoutRoomInTheIndexAreCountedToo(t *testing.T) {
 		t.Errorf("%d uses dropped, %d keys waiting", r.seen.dropped, r.IndexStats().Pending)
 	}
 }
-
-func issueMany(t testing.TB, k *apikey.Keyring, n int) (made []apikey.Issued) {
-	t.Helper()
-	for len(made) < n {
-		what := make([]apikey.Issue, min(1000, n-len(made)))
-		for i := range what {
-			what[i] = apikey.Issue{Name: "test", UserID: fmt.Sprint("user", len(made)+i)}
-		}
-		more, err := k.IssueMany(ctx, operator, what)
-		if err != nil {
-			t.Fatal(err)
-		}
-		made = append(made, more...)
-	}
-	return made
-}

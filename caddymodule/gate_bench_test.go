@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 	"github.com/caddy-apikeys/caddy-apikeys/caddymodule"
 )
 
@@ -74,14 +73,4 @@ func BenchmarkGate(b *testing.B) {
 			}
 		})
 	}
-}
-
-// issueInProcess makes a read key of the configuration that is in force.
-func issueInProcess(t testing.TB) key {
-	t.Helper()
-	issued, err := running(t).Issue(context.Background(), apikey.Operator("acme"), apikey.Issue{Name: "test", UserID: "alice"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key{issued.Key.ID.String(), issued.Token}
 }

@@ -3,123 +3,15 @@ package caddymodule_test
 import (
 	"encoding/base64"
 	"fmt"
-	"hash/crc32"
 	"maps"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 )
 
 const site = `
 	api_keys
 	reverse_proxy UPSTREAM
-`
-
-const (
-	noChallenge  = ""
-	plainBearer  = `Bearer realm="api"`
-	invalidToken = `Bearer realm="api", error="invalid_token"`
-)
-
-// refused checks everything that all refusals have in common, and that the
-// upstream has received nothing.
-func (g *gateway) refused(a answer, status int, reason, challenge string) {
-	g.Helper()
-	if a.Status != status || a.reason() != reason {
-		g.Errorf("got %d %s, want %d with the reason %s", a.Status, a.Text, status, reason)
-		return
-	}
-	if got := strings.Join(a.Header["Www-Authenticate"], "; "); got != challenge {
-		g.Errorf("WWW-Authenticate is %q, want %q", got, challenge)
-	}
-	if a.Code != status || a.Message == "" || a.RequestID == "" || len(a.Data) != 1 {
-		g.Errorf("the envelope is %s", a.Text)
-	}
-	for name, want := range map[string]string{
-		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Vary": "Authorization",
-		"Content-Length": fmt.Sprint(len(a.Text)),
-	} {
-		if got := a.Header.Get(name); got != want {
-			g.Errorf("%s is %q, want %q", name, got, want)
-		}
-	}
-	if strings.Contains(a.Text+fmt.Sprint(a.Header), "ak_") {
-		g.Errorf("the answer repeats a token: %s", a.Text)
-	}
-	if seen := g.upstream.take(); len(seen) > 0 {
-		g.Errorf("the upstream received %v", seen)
-	}
-}
-
-// passed checks that a request reached the upstream, and returns it as it did.
-func (g *gateway) passed(a answer) received {
-	g.Helper()
-	seen := g.upstream.take()
-	if a.Status != 200 || a.Text != "from the upstream" || len(seen) != 1 {
-		g.Errorf("got %d %s, and the upstream received %v", a.Status, a.Text, seen)
-		return received{}
-	}
-	return seen[0]
-}
-
-// forge makes a token with a right checksum.
-func forge(id, secret string) string {
-	body := "ak_" + id + secret
-	return body + base62(crc32.ChecksumIEEE([]byte(body)))
-}
-
-func base62(n uint32) string {
-	var digits [6]byte
-	for i := len(digits) - 1; i >= 0; i-- {
-		digits[i] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[n%62]
-		n /= 62
-	}
-	return string(digits[:])
-}
-
-// The parts of a token.
-func idOf(token string) string     { return token[3 : 3+22] }
-func secretOf(token string) string { return token[3+22 : 3+22+43] }
-
-// swap replaces a character of a text by another one.
-func swap(text string, at int) string {
-	other := byte('0')
-	if text[at] == other {
-		other = '1'
-	}
-	return text[:at] + string(other) + text[at+1:]
-}
-
-func (g *gateway) issueExpired() key {
-	g.Helper()
-	k := g.issue(fmt.Sprintf(`%s,"expiresAt":%q`, reader, time.Now().Add(50*time.Millisecond).UTC().Format("2006-01-02T15:04:05.000Z")))
-	g.await("the key to expire", func() bool { return g.send("GET", "/", "", k.header()).Status == 401 })
-	g.upstream.take()
-	return k
-}
-
-func (g *gateway) issueRevoked() key {
-	g.Helper()
-	k := g.issue(reader)
-	g.send("GET", "/", "", k.header())
-	g.revoke(k)
-	g.upstream.take()
-	return k
-}
-
-// overHTTP2 makes the client speak HTTP/2 without TLS.
-func (g *gateway) overHTTP2() {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	g.client = newClient(g, &http.Transport{Protocols: protocols})
-}
-
-const allowHTTP2 = `
-	servers {
-		protocols h1 h2c
-	}
 `
 
 func TestGateAnswersEveryCredentialAsItsTableSays(t *testing.T) {
@@ -353,95 +245,5 @@ func TestKeysOfOrganizationsThatAreNotAdmittedAreRefused(t *testing.T) {
 	}
 	if used := g.lookUp(globex).text("lastUsedAt"); used != "" {
 		t.Errorf("the refused key counts as used at %s", used)
-	}
-}
-
-// lookUp shows a key to the operator.
-func (g *gateway) lookUp(k key) answer {
-	g.Helper()
-	a := g.operate("GET", "/api_keys/keys/"+k.ID, "")
-	if a.Status != 200 {
-		g.Fatalf("looking up a key: %d %s", a.Status, a.Text)
-	}
-	return a
-}
-
-func TestReadKeysCannotWrite(t *testing.T) {
-	g := start(t, allowHTTP2, site)
-	read, write := g.issue(reader), g.issue(writer)
-	insufficient := `Bearer realm="api", error="insufficient_scope"`
-	for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
-		for _, k := range []key{read, write} {
-			a := g.send(method, "/", "", k.header())
-			if seen := g.upstream.take(); a.Status != 200 || len(seen) != 1 || seen[0].Method != method {
-				t.Errorf("%s: %d, and the upstream received %v", method, a.Status, seen)
-			}
-		}
-	}
-	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "MKCOL", "PURGE", "QUERY", "get", "Get", "X"} {
-		g.refused(g.send(method, "/graphql", "", read.header()), 403, "insufficient_scope", insufficient)
-		if got := g.passed(g.send(method, "/graphql", "", write.header())); got.Method != method {
-			t.Errorf("%s reached the upstream as %s", method, got.Method)
-		}
-	}
-	for name, lines := range map[string]string{
-		"CONNECT":             "CONNECT example.com:443 HTTP/1.1\nHost: example.com:443\n",
-		"WebSocket":           "GET / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: websocket\n",
-		"some other upgrade":  "GET / HTTP/1.1\nHost: x\nConnection: upgrade\nupgrade: something\n",
-		"upgrade of OPTIONS":  "OPTIONS / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: h2c\n",
-		"upgrade to nothing":  "GET / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade:\n",
-		"two upgrade headers": "GET / HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade:\nUpgrade: websocket\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := *g
-			g.TB = t
-			g.refused(g.raw(lines+read.header()+"\n\n"), 403, "insufficient_scope", insufficient)
-			g.refused(g.raw(lines+"\n"), 401, "no_credential", plainBearer)
-		})
-	}
-	if used := g.lookUp(read); used.text("lastUsedUserAgent") != "Go-http-client/1.1" {
-		t.Errorf("the last accepted use is %v", used.Data)
-	}
-}
-
-func TestMethodIsJudgedAsItIsSentOn(t *testing.T) {
-	g := start(t, ``, `
-		method /write/* DELETE
-		method /read/* GET
-		api_keys
-		reverse_proxy UPSTREAM`)
-	read := g.issue(reader)
-	g.refused(g.send("GET", "/write/x", "", read.header()), 403, "insufficient_scope", `Bearer realm="api", error="insufficient_scope"`)
-	if got := g.passed(g.send("POST", "/read/x", "", read.header())); got.Method != "GET" {
-		t.Errorf("it reached the upstream as %s", got.Method)
-	}
-}
-
-func TestPreflightAndOPTIONSStarDoNotReachTheUpstreamWithoutAKey(t *testing.T) {
-	g := start(t, ``, site)
-	g.refused(g.send("OPTIONS", "/", "", "Origin: https://example.com", "Access-Control-Request-Method: DELETE"), 401, "no_credential", plainBearer)
-	g.raw("OPTIONS * HTTP/1.1\nHost: x\n\n")
-	if seen := g.upstream.take(); len(seen) > 0 {
-		t.Errorf("the upstream received %v", seen)
-	}
-}
-
-// An upgraded connection carries both directions, and the upstream knows whose.
-func TestUpgradesPassWithAReadWriteKey(t *testing.T) {
-	g := start(t, ``, site)
-	k := g.issue(writer)
-	conn := g.dial()
-	fmt.Fprintf(conn, "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: X-User-Id, Upgrade, X-Api-Key-Id\r\nUpgrade: websocket\r\nX-User-Id: root\r\n%s\r\n\r\nhello", k.header())
-	resp, err := http.ReadResponse(conn.Reader, nil)
-	if err != nil || resp.StatusCode != 101 {
-		t.Fatal(resp, err)
-	}
-	echo := make([]byte, 5)
-	if _, err := conn.Read(echo); err != nil || string(echo) != "hello" {
-		t.Errorf("%q, %v", echo, err)
-	}
-	seen := g.upstream.take()
-	if len(seen) != 1 || seen[0].Header.Get("X-User-Id") != "alice" || seen[0].Header.Get("X-Api-Key-Id") != k.ID || seen[0].Header.Get("Authorization") != "" {
-		t.Errorf("the upstream received %v", seen)
 	}
 }

@@ -3,19 +3,15 @@ package caddymodule_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,7 +26,10 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	_ "github.com/caddyserver/caddy/v2/modules/logging"
 	_ "github.com/caddyserver/caddy/v2/modules/metrics"
+	bolt "go.etcd.io/bbolt"
 
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+	"github.com/caddy-apikeys/caddy-apikeys/caddymodule"
 	_ "github.com/caddy-apikeys/caddy-apikeys/storage/boltstore"
 )
 
@@ -70,6 +69,19 @@ func newClient(t testing.TB, transport *http.Transport) *http.Client {
 		Timeout:       time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+const allowHTTP2 = `
+	servers {
+		protocols h1 h2c
+	}
+`
+
+// overHTTP2 makes the client speak HTTP/2 without TLS.
+func (g *gateway) overHTTP2() {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	g.client = newClient(g, &http.Transport{Protocols: protocols})
 }
 
 func freeAddress(t testing.TB) string {
@@ -114,7 +126,40 @@ func (g *gateway) load(global, site string) error {
 	return caddy.Load(config, true)
 }
 
+func stop(t testing.TB) {
+	t.Helper()
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// running returns the keys of the configuration that is in force.
+func running(t testing.TB) *apikey.Keyring {
+	t.Helper()
+	app, err := caddy.ActiveContext().App("api_keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyring, err := app.(*caddymodule.App).Keyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keyring
+}
+
 func (g *gateway) storePath() string { return filepath.Join(g.dir, "caddy", "api-keys.db") }
+
+// mustBeFree checks that nobody holds a key store open.
+func mustBeFree(t testing.TB, path string) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
 
 // answer is a response and, where the body is one, the envelope in it.
 type answer struct {
@@ -219,69 +264,6 @@ func read(t testing.TB, resp *http.Response) answer {
 	return a
 }
 
-// key is a key that a test has issued.
-type key struct{ ID, Token string }
-
-func (k key) header() string { return "Authorization: Bearer " + k.Token }
-
-// issue makes a key of the organization acme as the operator. fields are members
-// of the JSON body.
-func (g *gateway) issue(fields string) key {
-	g.Helper()
-	return g.issueFor("acme", fields)
-}
-
-func (g *gateway) issueFor(organization, fields string) key {
-	g.Helper()
-	a := g.operate("POST", "/api_keys/organizations/"+organization+"/keys", `{"name":"test",`+fields+`}`, "Content-Type: application/json")
-	if a.Status != 200 {
-		g.Fatalf("issuing a key: %d %s", a.Status, a.Text)
-	}
-	return key{a.text("id"), a.text("key")}
-}
-
-const (
-	reader = `"userId":"alice"`
-	writer = `"userId":"alice","scope":"read-write"`
-)
-
-func (g *gateway) revoke(k key) {
-	g.Helper()
-	if a := g.operate("DELETE", "/api_keys/keys/"+k.ID, ""); a.Status != 200 {
-		g.Fatalf("revoking a key: %d %s", a.Status, a.Text)
-	}
-}
-
-// metrics returns the series of /metrics that are about API keys, with their
-// values.
-func (g *gateway) metrics() map[string]string {
-	g.Helper()
-	a := g.operate("GET", "/metrics", "")
-	if a.Status != 200 {
-		g.Fatalf("/metrics: %d %s", a.Status, a.Text)
-	}
-	series := make(map[string]string)
-	for line := range strings.Lines(a.Text) {
-		if at := strings.LastIndexByte(line, ' '); strings.HasPrefix(line, "caddy_api_keys_") {
-			series[line[:at]] = strings.TrimSpace(line[at:])
-		}
-	}
-	return series
-}
-
-// number reads the value of a series; one that is absent counts 0.
-func number(t testing.TB, value string) float64 {
-	t.Helper()
-	if value == "" {
-		return 0
-	}
-	n, err := strconv.ParseFloat(value, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // logged returns the lines that Caddy has logged until now.
 func (g *gateway) logged() []map[string]any {
 	g.Helper()
@@ -322,63 +304,4 @@ func (g *gateway) await(what string, holds func() bool) {
 			g.Fatalf("waited in vain for %s", what)
 		}
 	}
-}
-
-// upstream records what reaches it. To an upgrade it answers 101 and then sends
-// back what it is sent.
-type upstream struct {
-	*httptest.Server
-
-	mu   sync.Mutex
-	seen []received
-	// holding keeps requests for /hold until letGo is called.
-	holding context.Context
-	letGo   context.CancelFunc
-}
-
-type received struct {
-	Method, URI     string
-	Header, Trailer http.Header
-	Body            string
-}
-
-func newUpstream(t testing.TB) *upstream {
-	u := new(upstream)
-	u.holding, u.letGo = context.WithCancel(context.Background())
-	u.Server = httptest.NewServer(u)
-	t.Cleanup(func() {
-		u.letGo()
-		u.Close()
-	})
-	return u
-}
-
-func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	u.mu.Lock()
-	u.seen = append(u.seen, received{r.Method, r.RequestURI, r.Header, r.Trailer, string(body)})
-	u.mu.Unlock()
-	if r.URL.Path == "/hold" {
-		<-u.holding.Done()
-	}
-	if r.Header.Get("Upgrade") == "" {
-		io.WriteString(w, "from the upstream")
-		return
-	}
-	conn, both, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-	io.Copy(conn, both)
-}
-
-// take returns what was received since it was last called.
-func (u *upstream) take() []received {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	seen := u.seen
-	u.seen = nil
-	return seen
 }

@@ -5,11 +5,42 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
+
+// metrics returns the series of /metrics that are about API keys, with their
+// values.
+func (g *gateway) metrics() map[string]string {
+	g.Helper()
+	a := g.operate("GET", "/metrics", "")
+	if a.Status != 200 {
+		g.Fatalf("/metrics: %d %s", a.Status, a.Text)
+	}
+	series := make(map[string]string)
+	for line := range strings.Lines(a.Text) {
+		if at := strings.LastIndexByte(line, ' '); strings.HasPrefix(line, "caddy_api_keys_") {
+			series[line[:at]] = strings.TrimSpace(line[at:])
+		}
+	}
+	return series
+}
+
+// number reads the value of a series; one that is absent counts 0.
+func number(t testing.TB, value string) float64 {
+	t.Helper()
+	if value == "" {
+		return 0
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
 
 // counts returns the series that count something, with what they count.
 func (g *gateway) counts(names ...string) map[string]float64 {
@@ -90,6 +121,7 @@ func TestMetricsHaveEverySeriesAndPassTheLinter(t *testing.T) {
 	if got := grown(before, g.counts("changes_total")); !maps.Equal(got, want) {
 		t.Errorf("changes: %v, want %v", got, want)
 	}
+	g.await("the first count of expired keys", func() bool { return g.metrics()["caddy_api_keys_keys_counted_timestamp_seconds"] != "" })
 	series := g.metrics()
 	for name, want := range map[string]string{
 		`keys{state="issued"}`: "2", `keys{state="revoked"}`: "1", `keys{state="expired"}`: "", `keys{state="expiring_7d"}`: "", "keys_counted_timestamp_seconds": "",

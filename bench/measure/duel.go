@@ -81,7 +81,7 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 // warm brings a scenario to where it stays: each of its hot keys is used once,
 // and then a pair is loaded that does not count.
 func (l *lab) warm(ctx context.Context, stock *target, s *scenario) error {
-	if s.ours && !s.with.inOrder && !s.with.refused {
+	if s.ours && s.with.hot {
 		out, err := child.Command{
 			Args:  []string{l.once, "-rate", "1000000", "-n", strconv.Itoa(s.with.take), s.to.address, s.with.file},
 			Cores: l.loadCore,

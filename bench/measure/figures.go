@@ -178,7 +178,7 @@ func (r *results) usageText() string {
 	if u.FlushMost >= 0 {
 		most = fmt.Sprintf("<= %g s", u.FlushMost)
 	}
-	text := fmt.Sprintf("%d keys in %.0f s: %d uses counted, %d lost; %.0f flushes, mean %.3f s, %s", u.Keys, u.Seconds, u.Counted, u.Lost, u.Flushes, u.FlushMean, most)
+	text := fmt.Sprintf("%d keys in %.0f s: %d uses counted, %d keys with another number than one; %.0f flushes, mean %.3f s, %s; %.1f us of CPU each, without a proxy", u.Keys, u.Seconds, u.Counted, u.Lost, u.Flushes, u.FlushMean, most, u.CPU)
 	if ratio := r.cpuOf(freshName(r.Main)); ratio != "" {
 		text += "; CPU ratio, " + ratio
 	}

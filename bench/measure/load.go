@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/child"
 )
@@ -27,6 +28,11 @@ type credentials struct {
 	inOrder bool
 	// refused says that 401 is the right answer.
 	refused bool
+	// hot says that each credential has been used before it counts.
+	hot bool
+	// writes says that each use is one that a gateway of ours has to write: it is
+	// charged for the second after the load too, in which it does the rest.
+	writes bool
 }
 
 // shot is what came of one load.
@@ -154,6 +160,9 @@ func (t *target) timed(with credentials, fire func() (shot, error)) (shot, error
 	s, err := fire()
 	if err != nil {
 		return shot{}, err
+	}
+	if with.writes && t.checks {
+		time.Sleep(1500 * time.Millisecond) // more than the interval of the flushes
 	}
 	after, err := t.cpu()
 	if err != nil {

@@ -4,8 +4,8 @@
 //	go run ./bench/measure -rounds 13 -seconds 2 -keys 10000,1000000,10000000 -docs docs
 //
 // It needs Linux, two cores, and from Debian wrk and nginx; without haproxy and
-// nghttp2-client their scenarios are left out. README.md beside it says how to
-// read what it writes.
+// nghttp2-client their scenarios are left out. The README of the folder above has
+// the shorter ways to call it.
 package main
 
 import (
@@ -126,9 +126,15 @@ func (o options) run(ctx context.Context) error {
 // measure does the parts that were asked for. One that fails is noted, and the
 // others go on.
 func (o options) measure(ctx context.Context, l *lab, r *results) error {
+	noted := make(map[string]bool)
 	missing := func(name string, err error) {
+		if noted[name] {
+			return // in an earlier round
+		}
+		noted[name] = true
 		l.progress("not measured: %s: %v", name, err)
-		r.Missing = append(r.Missing, fmt.Sprintf("%s: %v", name, err))
+		cause := strings.Join(strings.Fields(err.Error()), " ") // on one line, however much a program printed
+		r.Missing = append(r.Missing, name+": "+cause[:min(len(cause), 300)])
 	}
 	wants := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return slices.Contains(o.parts, name) })

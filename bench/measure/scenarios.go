@@ -63,43 +63,44 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 		all = append(all, &s)
 	}
 	main := l.main()
-	bearer := func(s *keyStore, take int) credentials {
-		return credentials{file: s.tokens, scheme: "Bearer", take: min(take, s.sample)}
+	hot := func(s *keyStore, take int) credentials {
+		return credentials{file: s.tokens, scheme: "Bearer", take: min(take, s.sample), hot: true}
 	}
 
 	again := func() (*target, error) { return l.stockTarget(ctx, "stock-again") }
-	add(scenario{name: floorName, with: bearer(main, 10_000)}, "again", again)
-	add(scenario{name: secureFloorName, with: bearer(main, 1), http2: true}, "again", again)
+	add(scenario{name: floorName, with: hot(main, 10_000)}, "again", again)
+	add(scenario{name: secureFloorName, with: hot(main, 1), http2: true}, "again", again)
 
 	for _, s := range l.stores {
 		ours := func() (*target, error) { return l.oursTarget(ctx, "ours-"+s.String(), s, "") }
-		for _, hot := range []int{1, 10_000, 100_000} {
-			if hot <= s.keys {
-				add(scenario{name: hotName(hot, s.String()), with: bearer(s, hot), ours: true}, "ours of "+s.String(), ours)
+		for _, keys := range []int{1, 10_000, 100_000} {
+			if keys <= s.keys {
+				add(scenario{name: hotName(keys, s.String()), with: hot(s, keys), ours: true}, "ours of "+s.String(), ours)
 			}
 		}
 		if s == main {
-			fresh := credentials{file: s.tokens, scheme: "Bearer", take: min(s.keys, 50_000*l.seconds), inOrder: true}
+			fresh := credentials{file: s.tokens, scheme: "Bearer", take: min(s.keys, 50_000*l.seconds), inOrder: true, writes: true}
 			add(scenario{name: freshName(s.String()), with: fresh, ours: true}, "ours of "+s.String(), ours)
 			refused := credentials{file: l.unknown, scheme: "Bearer", take: 10_000, refused: true}
 			add(scenario{name: unknownName, with: refused, ours: true}, "ours of "+s.String(), ours)
 			refused.file = l.badChecksum
 			add(scenario{name: checksumName, with: refused, ours: true}, "ours of "+s.String(), ours)
-			add(scenario{name: hotName(1, s.String()) + ", TLS and HTTP/2", with: bearer(s, 1), http2: true, ours: true}, "ours of "+s.String(), ours)
+			add(scenario{name: hotName(1, s.String()) + ", TLS and HTTP/2", with: hot(s, 1), http2: true, ours: true}, "ours of "+s.String(), ours)
 		}
 		if s.keys >= hotKeys {
-			add(scenario{name: missName(s.String()), with: bearer(s, hotKeys), ours: true}, "misses of "+s.String(), func() (*target, error) {
+			misses := credentials{file: s.tokens, scheme: "Bearer", take: hotKeys, writes: true}
+			add(scenario{name: missName(s.String()), with: misses, ours: true}, "misses of "+s.String(), func() (*target, error) {
 				return l.oursTarget(ctx, "misses-"+s.String(), s, "\tindex_size 1\n") // the least it can have
 			})
 		}
 	}
-	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: bearer(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
+	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: hot(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
 		return l.oursTarget(ctx, "ours-gogc-100", main, "", "GOGC=100")
 	})
-	add(scenario{name: "stock Caddy, GOGC=400", with: bearer(main, 10_000)}, "GOGC=400", func() (*target, error) {
+	add(scenario{name: "stock Caddy, GOGC=400", with: hot(main, 10_000)}, "GOGC=400", func() (*target, error) {
 		return l.stockTarget(ctx, "stock-gogc-400", "GOGC=400")
 	})
-	l.addPeers(ctx, add, bearer(main, 10_000))
+	l.addPeers(ctx, add, hot(main, 10_000))
 	return all
 }
 

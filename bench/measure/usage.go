@@ -105,7 +105,7 @@ func (r *usageTest) count(ctx context.Context, path, tokens string) (err error) 
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		id, ok := apikey.ParseID("key_" + lines.Text()[len("ak_"):][:22])
+		id, ok := apikey.ParseID("key_" + lines.Text()[len(apikey.DefaultPrefix+"_"):][:apikey.IDLength-len("key_")])
 		if !ok {
 			return errors.New("a line of the file of tokens is none")
 		}

@@ -16,17 +16,17 @@ func Build(ctx context.Context, folder, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err = filepath.Abs(dir)
+	program := filepath.Join(dir, strings.ReplaceAll(folder, "/", "-"))
+	out, err := filepath.Abs(program)
 	if err != nil {
 		return "", err
 	}
-	out := filepath.Join(dir, strings.ReplaceAll(folder, "/", "-"))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", "-o", out, "./"+folder)
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("building %s: %w", folder, err)
 	}
-	return out, nil
+	return program, nil
 }
 
 // Root returns the folder of this module.
