@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -66,6 +67,7 @@ func (k *Keyring) flushUntil(ctx context.Context) {
 			return
 		case <-tick.C:
 			k.flush(ctx, false) // the observer is told; the usage is kept
+			k.writeRenewals(ctx)
 		}
 	}
 }
@@ -77,6 +79,9 @@ func (k *Keyring) watchUntil(ctx context.Context, watcher Watcher) {
 		watcher.Watch(ctx, k.index.open, func(t Table, key []byte) {
 			if t == TableKeys && len(key) == len(ID{}) {
 				k.index.change(ID(key))
+			}
+			if t == TableCounts && bytes.HasPrefix(key, []byte("foreign/")) {
+				k.kindsChanged()
 			}
 		})
 		k.index.close()

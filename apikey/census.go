@@ -9,7 +9,7 @@ import (
 // time and pauses as long as that took, many times over.
 const (
 	censusSlice    = 1000
-	censusPause    = 50 // times as long as a slice took
+	censusPause    = 200 // times as long as a slice took
 	censusInterval = 10 * time.Minute
 	expiringSoon   = 7 * 24 * time.Hour
 )
@@ -22,7 +22,7 @@ type census struct {
 func (k *Keyring) countUntil(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause := censusInterval
-		if k.count(ctx) != nil {
+		if k.takeCensus(ctx) != nil || k.forgetCalls(ctx, k.clock()) != nil {
 			pause = k.flushEvery
 		}
 		select {
@@ -32,12 +32,13 @@ func (k *Keyring) countUntil(ctx context.Context) {
 	}
 }
 
-func (k *Keyring) count(ctx context.Context) error {
+func (k *Keyring) takeCensus(ctx context.Context) error {
 	now := k.clock()
 	found := &census{at: fromMillis(now.UnixMilli())}
 	for from := (ID{}); ; {
 		start := time.Now()
 		seen := 0
+		var old []ID
 		err := k.store.View(ctx, func(tx Reader) error {
 			first := from
 			return tx.Scan(TableKeys, Range{From: first[:], Limit: censusSlice}, func(key, value []byte) bool {
@@ -46,8 +47,11 @@ func (k *Keyring) count(ctx context.Context) error {
 				}
 				from = ID(key)
 				seen++
-				if r, err := decodeRecord(from, value); err == nil && !r.Revoked() && !r.ExpiresAt.IsZero() {
+				if r, err := decodeRecord(from, value); err == nil {
 					switch {
+					case k.outlived(&r.Key):
+						old = append(old, from)
+					case r.Revoked() || r.ExpiresAt.IsZero():
 					case r.Expired(now):
 						found.expired++
 					case r.Expired(now.Add(expiringSoon)):
@@ -57,6 +61,9 @@ func (k *Keyring) count(ctx context.Context) error {
 				return seen < censusSlice
 			})
 		})
+		if err == nil && len(old) > 0 {
+			err = k.remove(ctx, old)
+		}
 		if err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ const (
 	wordClient  // hash of the address and user agent last recorded
 	wordSaved   // when its usage was last written, in Unix milliseconds
 	wordHeat    // how often the entry was hit lately, up to maxHeat
-	_
+	wordPepper  // pepper id of the digest
 	entryWords
 )
 
@@ -202,12 +202,13 @@ func (x *index) tryRead(entry uint64, e *entryView) bool {
 	}
 	e.expires = int64(words[wordExpires].Load())
 	e.state = words[wordState].Load()
-	text := words[wordText].Load()
+	text, pepper := words[wordText].Load(), words[wordPepper].Load()
 	block := x.stripeOf(entry / ways).text.Load()
 	if words[wordSequence].Load() != sequence {
 		return false
 	}
 	e.digest.algorithm = algorithm(e.state >> 8)
+	e.digest.pepper = pepperID(pepper)
 	e.slot = slot{uint32(entry) + 1, uint16(e.state >> 16)}
 	texts := unsafe.String(&block.bytes[text>>32], textSize(text))
 	e.name, texts = texts[:IDLength], texts[IDLength:]
@@ -314,6 +315,7 @@ func (x *index) write(entry uint64, r *record) slot {
 	for i := range 4 {
 		x.word(entry, wordDigest+i).Store(binary.BigEndian.Uint64(r.digest.sum[i*8:]))
 	}
+	x.word(entry, wordPepper).Store(uint64(r.digest.pepper))
 	x.word(entry, wordExpires).Store(uint64(toMillis(r.ExpiresAt)))
 	x.word(entry, wordState).Store(state)
 	x.word(entry, wordText).Store(text)

@@ -23,7 +23,7 @@ func indexKey(id ID, version int) *record {
 	} else {
 		r.ServiceAccountID = owner
 	}
-	r.digest = digestOf(fmt.Sprint(id, version))
+	r.digest = peppers(nil).digestOf(fmt.Sprint(id, version))
 	return r
 }
 

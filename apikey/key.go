@@ -52,6 +52,11 @@ type Principal struct {
 	Scope Scope
 	// Operator marks the person who runs the gateway.
 	Operator bool
+
+	// Address and RequestID tell from where and by which request the
+	// principal acts. They are passed on to the Observer and decide nothing.
+	Address   string
+	RequestID string
 }
 
 // OperatorName is what stands in createdBy for keys that the operator made.
@@ -73,6 +78,9 @@ func (p Principal) ID() string {
 	return p.UserID
 }
 
+// anywhere reports whether the principal may act on any organization.
+func (p *Principal) anywhere() bool { return p.Operator && p.OrganizationID == "" }
+
 // Key is the record of a key. It never holds the token or a part of its secret.
 // Times are in UTC and whole milliseconds; a zero time means "not set".
 type Key struct {
@@ -93,8 +101,20 @@ type Key struct {
 	MintedBy  ID
 	ExpiresAt time.Time
 	RevokedAt time.Time
-	Usage     Usage
+	// RevokedFor tells why the key was revoked, where somebody said so, as
+	// "leaked".
+	RevokedFor string
+	// ReplacedBy is the key that this one was rotated to. It then ends at
+	// ExpiresAt, when its grace is over.
+	ReplacedBy ID
+	Usage      Usage
 }
+
+// Rotated reports whether the key was replaced by another.
+func (k *Key) Rotated() bool { return !k.ReplacedBy.IsZero() }
+
+// Active reports whether the key is neither revoked nor expired at now.
+func (k *Key) Active(now time.Time) bool { return !k.Revoked() && !k.Expired(now) }
 
 // Revoked reports whether the key was revoked.
 func (k *Key) Revoked() bool { return !k.RevokedAt.IsZero() }
@@ -125,6 +145,8 @@ type Issue struct {
 	UserID string
 	// ServiceAccountID makes a service account the owner.
 	ServiceAccountID string
+	// Once makes a repetition of the call a refusal instead of a second key.
+	Once *Once
 }
 
 // FieldError says that one field of a request cannot be accepted, and why.

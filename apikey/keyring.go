@@ -20,16 +20,6 @@ var (
 	ErrCaller = errors.New("the key of the caller is no longer valid")
 )
 
-// Policy is what one configuration demands of keys. Several policies can be in
-// force over the same keys, as while a server reloads.
-type Policy struct {
-	// Prefix starts the tokens of new keys. Default: DefaultPrefix.
-	Prefix string
-	// RetiredPrefixes start tokens that were made under an earlier
-	// configuration and are still accepted.
-	RetiredPrefixes []string
-}
-
 // Settings are what a Keyring is opened with. The zero value of each field
 // stands for its default.
 type Settings struct {
@@ -54,7 +44,12 @@ type Keyring struct {
 	*core
 	policy   Policy
 	prefixes []string // with their underscore, the one of new tokens first
+	peppers  peppers
 	observer Observer
+
+	ownKinds     []foreignKind // of digests of foreign tokens that are made here
+	foreign      map[pepperID]*pepper
+	foreignNames map[string]*pepper
 }
 
 // core is what Keyrings of one store share, whatever their policies.
@@ -64,7 +59,14 @@ type core struct {
 	recorder *recorder
 	clock    Clock
 	census   atomic.Pointer[census]
+	renewals renewals
 
+	kinds       atomic.Pointer[[]foreignKind] // nil: to be read
+	kindsMu     sync.Mutex
+	kindChanges int
+
+	opened     time.Time    // with its monotonic reading
+	retention  atomic.Int64 // of the policy that was put in force last
 	flushEvery time.Duration
 	flushing   sync.Mutex // one flush at a time
 	stop       context.CancelFunc
@@ -88,34 +90,19 @@ func Open(store Store, settings Settings, policy Policy, observer Observer) (*Ke
 	}
 	index := newIndex(settings.Capacity)
 	shared := &core{
-		store: store, index: index, clock: settings.Clock, flushEvery: settings.FlushInterval,
+		store: store, index: index, clock: settings.Clock, flushEvery: settings.FlushInterval, opened: time.Now(),
 		recorder: &recorder{index: index, resolution: settings.UsageResolution, spill: make(map[ID]*pendingUse)},
 	}
 	k, err := (&Keyring{core: shared}).With(policy, observer)
 	if err != nil {
 		return nil, err
 	}
+	k.Enforce()
+	// Known from the start, so that a stranger's first token costs no lookup.
+	// What fails here is tried again with that token.
+	_, _ = k.foreignKinds(context.Background())
 	k.start()
 	return k, nil
-}
-
-// With returns a Keyring of the same keys under another policy, which reports
-// to another observer. Only the one that Open returned needs to be closed.
-func (k *Keyring) With(policy Policy, observer Observer) (*Keyring, error) {
-	if policy.Prefix == "" {
-		policy.Prefix = DefaultPrefix
-	}
-	if observer == nil {
-		observer = unobserved{}
-	}
-	with := &Keyring{core: k.core, policy: policy, observer: observer}
-	for _, prefix := range append([]string{policy.Prefix}, policy.RetiredPrefixes...) {
-		if err := CheckPrefix(prefix); err != nil {
-			return nil, err
-		}
-		with.prefixes = append(with.prefixes, prefix+"_")
-	}
-	return with, nil
 }
 
 // Now returns the time by which the Keyring judges expiry.
@@ -127,24 +114,39 @@ func (k *Keyring) Now() time.Time { return k.clock() }
 // ReasonUnavailable.
 func (k *Keyring) Verify(ctx context.Context, token string) (v Verdict, err error) {
 	id, secret, reason := parseToken(token, k.prefixes)
-	if reason != ReasonNone {
+	switch {
+	case reason == ReasonMalformed && !hasAnyPrefix(token, k.prefixes):
+		return k.verifyForeign(ctx, token) // whatever has our prefix is ours
+	case reason != ReasonNone:
 		v.Reason = reason
 		return v, nil
 	}
-	if e, ok := k.index.find(id); ok {
-		e.judge(&v, id, secret, k.clock().UnixMilli())
-		return v, nil
+	e, ok := k.index.find(id)
+	if !ok {
+		return k.verifyStored(ctx, id, secret)
 	}
-	return k.verifyStored(ctx, id, secret)
+	if !k.peppers.can(&e.digest) { // a Keyring with other peppers read it
+		return Verdict{Reason: ReasonUnavailable}, unavailable("checking key "+id.String(), errNoPepper)
+	}
+	e.judge(&v, k.peppers, id, secret, k.clock().UnixMilli())
+	if !v.KeyID.IsZero() && k.peppers.outdated(&e.digest) {
+		k.renew(id, e.digest, k.peppers.digestOf(secret))
+	}
+	return v, nil
 }
 
 // judge reaches the verdict. It compares the secret before it looks at anything
 // else: who does not have it must not learn in what state the key is.
-func (e *entryView) judge(v *Verdict, id ID, secret string, now int64) {
-	if !e.digest.matches(secret) {
+func (e *entryView) judge(v *Verdict, all peppers, id ID, secret string, now int64) {
+	if !all.match(&e.digest, secret) {
 		v.Reason = ReasonUnknown
 		return
 	}
+	e.standing(v, id, now)
+}
+
+// standing says how a key stands whose token was presented.
+func (e *entryView) standing(v *Verdict, id ID, now int64) {
 	v.KeyID, v.KeyName, v.OrganizationID = id, e.name, e.organization
 	v.ExpiresAt = fromMillis(e.expires)
 	v.entry, v.at = e.slot, now
@@ -166,35 +168,55 @@ func (e *entryView) judge(v *Verdict, id ID, secret string, now int64) {
 
 func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Verdict, err error) {
 	ticket := k.index.ticket(id)
-	var r *record
-	err = k.view(ctx, "lookup", func(tx Reader) error {
-		value, err := tx.Get(TableKeys, id[:])
-		if err != nil || value == nil {
-			return err
-		}
-		r, err = decodeRecord(id, value)
-		return err
-	})
-	if err != nil {
-		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up key "+id.String(), err)
+	r, err := k.lookUp(ctx, id)
+	if err == nil && r != nil && !k.peppers.can(&r.digest) {
+		err = unavailable("checking key "+id.String(), errNoPepper)
 	}
-	if r == nil || !r.digest.matches(secret) {
+	if err != nil {
+		return Verdict{Reason: ReasonUnavailable}, err
+	}
+	if r == nil || !k.peppers.match(&r.digest, secret) {
 		// Not filled in: a stranger who knows an id must not be able to
 		// drive keys that are in use out of the index.
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	e := entryView{
-		digest: r.digest, expires: toMillis(r.ExpiresAt), name: id.String(),
-		organization: r.OrganizationID, owner: r.owner(), state: r.state(), slot: k.index.fill(ticket, r),
+	if k.peppers.outdated(&r.digest) {
+		k.renew(id, r.digest, k.peppers.digestOf(secret))
 	}
-	e.judge(&v, id, secret, k.clock().UnixMilli())
+	k.fillFrom(ticket, r).standing(&v, id, k.clock().UnixMilli())
 	return v, nil
+}
+
+// lookUp reads a record from the store. It returns nil when there is none.
+func (k *Keyring) lookUp(ctx context.Context, id ID) (r *record, err error) {
+	err = k.view(ctx, "lookup", func(tx Reader) (err error) {
+		r, err = getRecord(tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, unavailable("looking up key "+id.String(), err)
+	}
+	return r, nil
+}
+
+// fillFrom remembers a record, and returns what the index would say of it.
+func (k *Keyring) fillFrom(t ticket, r *record) *entryView {
+	return &entryView{
+		digest: r.digest, expires: toMillis(r.ExpiresAt), name: r.ID.String(),
+		organization: r.OrganizationID, owner: r.owner(), state: r.state(), slot: k.index.fill(t, r),
+	}
 }
 
 // Use records that a key was accepted for a request, as of the time at which it
 // was verified. address is the client's IP address as text; it and the user
 // agent are kept cleaned and cut, whatever a client sends. Use does no I/O.
 func (k *Keyring) Use(v *Verdict, address, userAgent string) {
+	switch k.policy.Usage {
+	case UsageOff:
+		return
+	case UsageTime:
+		address, userAgent = "", ""
+	}
 	k.recorder.record(v, address, userAgent)
 }
 
@@ -227,11 +249,19 @@ func (k *Keyring) update(ctx context.Context, operation string, fn func(Tx) erro
 	return err
 }
 
+var refusals = []error{ErrNotFound, ErrScope, ErrCaller, ErrQuota, ErrNotActive, ErrOwner, ErrOwnLife, ErrOnceReused}
+
 // storeFault keeps refusals, which are answers, out of the count of failures.
 func storeFault(err error) error {
 	var field *FieldError
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrScope) || errors.Is(err, ErrCaller) || errors.As(err, &field) {
+	var replayed *Replayed
+	if errors.As(err, &field) || errors.As(err, &replayed) {
 		return nil
+	}
+	for _, refusal := range refusals {
+		if errors.Is(err, refusal) {
+			return nil
+		}
 	}
 	return err
 }

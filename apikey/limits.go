@@ -18,13 +18,15 @@ func checkIdentity(field, id string) error {
 	if len(id) < 1 || len(id) > MaxIdentityLength {
 		return &FieldError{field, fmt.Sprintf("must have 1 to %d characters", MaxIdentityLength)}
 	}
-	if !isIdentity(id) {
+	if !IsIdentity(id) {
 		return &FieldError{field, "may hold visible ASCII characters only, and no spaces"}
 	}
 	return nil
 }
 
-func isIdentity(id string) bool {
+// IsIdentity reports whether id can be the id of an organization, a user or a
+// service account: 1 to MaxIdentityLength visible ASCII characters.
+func IsIdentity(id string) bool {
 	for i := range len(id) {
 		if id[i] <= ' ' || id[i] > '~' {
 			return false

@@ -21,8 +21,8 @@ func TestNamesThatOthersRelyOnHaveNotChanged(t *testing.T) {
 			"none", "no_credential", "ambiguous_credential", "malformed", "bad_checksum", "unknown", "expired", "revoked",
 			"insufficient_scope", "organization_not_admitted", "store_unavailable",
 		}},
-		"tables":  {tables, []string{"keys", "organizations", "usage", "counts"}},
-		"changes": {changes, []string{"issued", "revoked"}},
+		"tables":  {tables, []string{"keys", "organizations", "usage", "counts", "calls", "foreign"}},
+		"changes": {changes, []string{"issued", "updated", "rotated", "revoked", "imported"}},
 		"scopes":  {[]string{ScopeRead.String(), ScopeReadWrite.String()}, []string{"read", "read-write"}},
 		"beyond":  {[]string{reasonCount.String(), tableCount.String()}, []string{"unknown", "unknown"}},
 	} {

@@ -11,12 +11,15 @@ type ChangeKind uint8
 // The kinds of change.
 const (
 	ChangeIssued ChangeKind = iota
+	ChangeUpdated
+	ChangeRotated
 	ChangeRevoked
+	ChangeImported
 
 	changeCount
 )
 
-var changeNames = [changeCount]string{"issued", "revoked"}
+var changeNames = [changeCount]string{"issued", "updated", "rotated", "revoked", "imported"}
 
 // String returns the kind as metrics and logs name it.
 func (c ChangeKind) String() string { return changeNames[c] }
@@ -37,6 +40,8 @@ type Change struct {
 	Key Key
 	// By is who asked for it.
 	By Principal
+	// Successor is the key that a rotated one was replaced by.
+	Successor ID
 }
 
 // Observer is told what the Keyring does. Its methods are called on the

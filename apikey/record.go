@@ -13,15 +13,18 @@ import (
 //
 //	offset  bytes  what
 //	0       1      version, 1
-//	1       1      flags, below
-//	2       1      algorithm of the digest
-//	3       32     digest of the secret
-//	35      ...    prefix of the token, organization, owner, name: texts
+//	1       1-2    flags, below, as uvarint
+//	...     1      algorithm of the digest
+//	        32     digest of the secret
+//	               pepper id: 4 bytes                with hasPepper
+//	               prefix of the token, organization, owner, name: texts
 //	               description: text                 with hasDescription
 //	               created by: text                  with hasCreator
 //	               key that minted it: 16 bytes      with hasMinter
 //	               expires at: time                  with hasExpiry
 //	               revoked at: time                  with hasRevocation
+//	               key that replaced it: 16 bytes    with hasSuccessor
+//	               why it was revoked: text          with hasCause
 //	-4      4      CRC-32C of the key id and all before
 //
 // The time of creation is in the key id.
@@ -41,6 +44,9 @@ const (
 	hasMinter
 	hasExpiry
 	hasRevocation
+	hasSuccessor
+	hasPepper
+	hasCause
 
 	knownFlags = 1<<iota - 1
 )
@@ -81,8 +87,8 @@ func (r *record) owner() string {
 }
 
 func (r *record) encode() []byte {
-	owner, flags := r.owner(), byte(0)
-	set := func(flag byte, when bool) {
+	owner, flags := r.owner(), uint64(0)
+	set := func(flag uint64, when bool) {
 		if when {
 			flags |= flag
 		}
@@ -94,10 +100,17 @@ func (r *record) encode() []byte {
 	set(hasMinter, !r.MintedBy.IsZero())
 	set(hasExpiry, !r.ExpiresAt.IsZero())
 	set(hasRevocation, !r.RevokedAt.IsZero())
+	set(hasSuccessor, r.Rotated())
+	set(hasPepper, r.digest.pepper != 0)
+	set(hasCause, r.RevokedFor != "")
 
 	b := make([]byte, 0, 160)
-	b = append(b, recordVersion, flags, byte(r.digest.algorithm))
+	b = binary.AppendUvarint(append(b, recordVersion), flags)
+	b = append(b, byte(r.digest.algorithm))
 	b = append(b, r.digest.sum[:]...)
+	if flags&hasPepper != 0 {
+		b = binary.BigEndian.AppendUint32(b, uint32(r.digest.pepper))
+	}
 	b = appendText(b, r.prefix)
 	b = appendText(b, r.OrganizationID)
 	b = appendText(b, owner)
@@ -117,6 +130,12 @@ func (r *record) encode() []byte {
 	if flags&hasRevocation != 0 {
 		b = binary.AppendUvarint(b, uint64(r.RevokedAt.UnixMilli()))
 	}
+	if flags&hasSuccessor != 0 {
+		b = append(b, r.ReplacedBy[:]...)
+	}
+	if flags&hasCause != 0 {
+		b = appendText(b, r.RevokedFor)
+	}
 	return seal(r.ID, b)
 }
 
@@ -127,11 +146,16 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	}
 	p := parser{rest: value[1:]}
 	r := &record{Key: Key{ID: id, CreatedAt: id.time()}}
-	flags := p.byte()
+	flags := uint64(p.int())
 	r.digest.algorithm = algorithm(p.byte())
 	copy(r.digest.sum[:], p.take(len(r.digest.sum)))
+	if flags&hasPepper != 0 {
+		r.digest.pepper = pepperID(p.uint32())
+	}
 	r.prefix = p.text()
-	r.Prefix = string(id.appendDigits([]byte(r.prefix + "_")))
+	if r.prefix != "" { // else the token was made elsewhere
+		r.Prefix = string(id.appendDigits([]byte(r.prefix + "_")))
+	}
 	r.OrganizationID = p.text()
 	owner := p.text()
 	r.Name = p.text()
@@ -159,10 +183,16 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	if flags&hasRevocation != 0 {
 		r.RevokedAt = fromMillis(p.int())
 	}
-	if p.failed || len(p.rest) != 0 || flags > knownFlags || !isIdentity(r.OrganizationID) || !isIdentity(owner) {
+	if flags&hasSuccessor != 0 {
+		copy(r.ReplacedBy[:], p.take(len(r.ReplacedBy)))
+	}
+	if flags&hasCause != 0 {
+		r.RevokedFor = p.text()
+	}
+	if p.failed || len(p.rest) != 0 || flags > knownFlags || !IsIdentity(r.OrganizationID) || !IsIdentity(owner) {
 		return nil, fmt.Errorf("reading key %s: %w", id, errDamaged)
 	}
-	if r.digest.algorithm != algorithmSHA256 {
+	if !r.digest.algorithm.known() {
 		return nil, fmt.Errorf("reading key %s: its digest has algorithm %d, which this program does not know: a newer one wrote it",
 			id, r.digest.algorithm)
 	}
@@ -239,6 +269,13 @@ func (p *parser) int() int64 {
 	}
 	p.rest = p.rest[size:]
 	return int64(n)
+}
+
+func (p *parser) uint32() uint32 {
+	if b := p.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
 }
 
 func (p *parser) text() string { return string(p.take(int(p.int()))) }

@@ -91,7 +91,7 @@ func TestStoredFormatHasNotChanged(t *testing.T) {
 
 func TestRecordReadsBackAsItWasWritten(t *testing.T) {
 	id := newID(time.UnixMilli(1_790_000_000_000))
-	base := record{prefix: "ak", digest: digestOf("secret"), Key: Key{
+	base := record{prefix: "ak", digest: peppers(nil).digestOf("secret"), Key: Key{
 		ID: id, OrganizationID: "acme", UserID: "alice", Name: "n", CreatedBy: "alice",
 		Prefix: "ak_" + id.String()[len(idPrefix):], CreatedAt: id.time(),
 	}}

@@ -20,11 +20,17 @@ const (
 	TableUsage
 	// TableCounts holds the number of keys in each state.
 	TableCounts
+	// TableCalls remembers calls that made a key, for a day, by their
+	// idempotency key.
+	TableCalls
+	// TableForeign holds the ids of keys whose token was made elsewhere, by
+	// the digest of the token.
+	TableForeign
 
 	tableCount
 )
 
-var tableNames = [tableCount]string{"keys", "organizations", "usage", "counts"}
+var tableNames = [tableCount]string{"keys", "organizations", "usage", "counts", "calls", "foreign"}
 
 // String returns the name of the table as drivers store it.
 func (t Table) String() string {
@@ -65,7 +71,8 @@ var (
 type Store interface {
 	// View runs fn over one consistent state of the store that includes
 	// every update whose Update has returned. It returns the error of fn as
-	// it is, or an error that wraps ErrUnavailable.
+	// it is, the error of ctx when that has ended before, or an error that
+	// wraps ErrUnavailable. fn must not call the Store.
 	View(ctx context.Context, fn func(Reader) error) error
 
 	// Update runs fn and makes its writes durable together before it
@@ -74,7 +81,8 @@ type Store interface {
 	//
 	// fn must be pure but for its variables: a driver may run it more than
 	// once, and only the last run counts. fn may run on another goroutine,
-	// never on two at once.
+	// never on two at once. It must not call the Store, nor wait for somebody
+	// who does.
 	//
 	// An error that wraps ErrUnavailable means that nothing was written; one
 	// that wraps ErrOutcomeUnknown, that it cannot be told. When ctx ends
@@ -90,8 +98,9 @@ type Store interface {
 // belong to the driver: they must not be changed, nor kept after the
 // transaction's function has returned.
 type Reader interface {
-	// Get returns the value of key, or nil when there is none. Within an
-	// Update it sees what fn wrote before.
+	// Get returns the value of key, or nil when there is none; an empty value
+	// is a slice that is not nil. Within an Update it sees what fn wrote
+	// before.
 	Get(t Table, key []byte) ([]byte, error)
 
 	// Scan calls yield for the records whose key is at least from and less
@@ -127,6 +136,7 @@ type Watcher interface {
 	// error when it has lost track: changes may then have been missed.
 	//
 	// changed is called on one goroutine, in the order of the changes, and
-	// may call View.
+	// may call View. The key that it is given is good during the call only.
+	// When the store is closed, the error wraps ErrUnavailable.
 	Watch(ctx context.Context, synced func(), changed func(t Table, key []byte)) error
 }

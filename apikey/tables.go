@@ -1,6 +1,9 @@
 package apikey
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 // getRecord returns the record of a key, or nil.
 func getRecord(tx Reader, id ID) (*record, error) {
@@ -18,8 +21,7 @@ func getOwn(tx Reader, by Principal, id ID) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	anywhere := by.Operator && by.OrganizationID == ""
-	if r == nil || r.OrganizationID != by.OrganizationID && !anywhere {
+	if r == nil || r.OrganizationID != by.OrganizationID && !by.anywhere() {
 		return nil, ErrNotFound
 	}
 	return r, nil
@@ -46,41 +48,59 @@ func organizationKey(organization string, id ID) []byte {
 	return append(append([]byte(organization), 0), id[:]...)
 }
 
-// scanOrganization returns ids of an organization's keys, newest first, from
-// the one that follows after.
-func scanOrganization(tx Reader, organization string, after ID, limit int) (ids []ID, err error) {
+// scanOrganization visits the ids of an organization's keys, newest first, from
+// the one that follows after. limit is how many the caller means to visit, zero if
+// it does not know.
+func scanOrganization(tx Reader, organization string, after ID, limit int, yield func(ID) bool) error {
 	all := Range{From: organizationKey(organization, ID{}), To: append([]byte(organization), 1), Reverse: true, Limit: limit}
 	if !after.IsZero() {
 		all.To = organizationKey(organization, after)
 	}
-	err = tx.Scan(TableOrganizations, all, func(key, _ []byte) bool {
-		if id := key[len(organization)+1:]; len(id) == len(ID{}) {
-			ids = append(ids, ID(id))
-		}
-		return len(ids) < limit
+	return tx.Scan(TableOrganizations, all, func(key, _ []byte) bool {
+		id := key[len(organization)+1:]
+		return len(id) != len(ID{}) || yield(ID(id))
 	})
-	return ids, err
 }
 
-// The counts in TableCounts: how many keys were issued, and how many of them
-// are revoked. Eight bytes, big-endian.
+// The counts in TableCounts. Eight bytes, big-endian.
 const (
-	countIssued  = "issued"
-	countRevoked = "revoked"
+	countIssued  = "issued"  // keys in the store
+	countRevoked = "revoked" // those of them that are revoked
 )
 
-func count(tx Tx, name string, more uint64) error {
+// countLive is the count of an organization's keys that are not revoked.
+func countLive(organization string) string { return "live/" + organization }
+
+func count(tx Tx, name string, more int64) error {
 	n, err := counted(tx, name)
-	if err != nil {
+	if err != nil || more == 0 {
 		return err
 	}
-	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n+more))
+	n = uint64(max(int64(n)+more, 0))
+	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n))
+}
+
+// countDigest counts a record by what is needed to use it: the pepper of its
+// digest, and for a foreign token the kind of it.
+func countDigest(tx Tx, d *digest, more int64) error {
+	var err error
+	if d.algorithm.foreign() {
+		err = count(tx, foreignKind{d.algorithm, d.pepper}.countName(), more)
+	}
+	if d.pepper != 0 && d.algorithm != algorithmForeignHMAC {
+		err = errors.Join(err, count(tx, countPepper(d.pepper), more))
+	}
+	return err
 }
 
 func counted(tx Reader, name string) (uint64, error) {
 	value, err := tx.Get(TableCounts, []byte(name))
-	if err != nil || len(value) != 8 {
-		return 0, err
+	return number(value), err
+}
+
+func number(value []byte) uint64 {
+	if len(value) != 8 {
+		return 0
 	}
-	return binary.BigEndian.Uint64(value), nil
+	return binary.BigEndian.Uint64(value)
 }

@@ -88,6 +88,16 @@ func hasPrefix(start string, prefixes []string) bool {
 	return false
 }
 
+// hasAnyPrefix reports whether a token begins as those made here.
+func hasAnyPrefix(token string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(token, p) {
+			return true
+		}
+	}
+	return false
+}
+
 // containsToken reports whether text holds the shape of a token.
 func containsToken(text string, prefixes []string) bool {
 	for _, p := range prefixes {

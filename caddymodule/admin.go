@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,9 +24,12 @@ const adminBase = "/api_keys/"
 // is the operator; it should be a unix socket.
 //
 //	GET                 /api_keys/ready                             200, or 503 with the reason
-//	POST, GET           /api_keys/organizations/{org}/keys          as /v1/api-keys of the organization
-//	GET, DELETE         /api_keys/organizations/{org}/keys/{id}
-//	GET, DELETE         /api_keys/keys/{id}                         a key of any organization
+//	GET                 /api_keys/stats                             how many keys there are
+//	POST                /api_keys/import[?dry_run=true]             keys that were made elsewhere, as JSON lines
+//	GET                 /api_keys/export[?hashes=true]              all keys, as JSON lines
+//	*                   /api_keys/organizations/{org}/keys[/...]    as /v1/api-keys of the organization
+//	*                   /api_keys/keys/{id}[/...]                   a key of any organization
+//	POST                /api_keys/keys/verify                       a token of any organization
 type Admin struct{ logger *zap.Logger }
 
 // CaddyModule returns the Caddy module information.
@@ -52,11 +56,25 @@ func (a *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	handler := management.Handler{Keyring: activeKeyring, Realm: appName, Log: logFailure(a.logger)}
 	requestID := uuid.NewString()
+	switch r.URL.EscapedPath() {
+	case adminBase + "stats":
+		handler.ServeStats(w, r, requestID)
+		return nil
+	case adminBase + "import":
+		handler.ServeImport(w, r, requestID)
+		return nil
+	case adminBase + "export":
+		handler.ServeExport(w, r, requestID)
+		return nil
+	}
 	operator, rest, ok := operatorPath(r.URL)
 	if !ok {
 		management.NotFound().Write(w, r, requestID)
 		return nil
 	}
+	operator.RequestID = requestID
+	// On a unix socket there is none.
+	operator.Address, _, _ = net.SplitHostPort(r.RemoteAddr)
 	handler.Serve(w, r, management.Call{
 		Rest:      rest,
 		RequestID: requestID,
@@ -85,13 +103,21 @@ func operatorPath(u *url.URL) (_ apikey.Principal, rest string, ok bool) {
 	return apikey.Operator(organization), rest, true
 }
 
-// activeKeyring returns the keys of the configuration that is in force now.
-func activeKeyring() (*apikey.Keyring, error) {
+// activeApp returns the app of the configuration that is in force now.
+func activeApp() (*App, error) {
 	app, err := caddy.ActiveContext().AppIfConfigured(appName)
 	if err != nil {
 		return nil, fmt.Errorf("%w: no running configuration uses API keys", apikey.ErrUnavailable)
 	}
-	return app.(*App).Keyring()
+	return app.(*App), nil
+}
+
+func activeKeyring() (*apikey.Keyring, error) {
+	app, err := activeApp()
+	if err != nil {
+		return nil, err
+	}
+	return app.Keyring()
 }
 
 // ready answers whether keys can be looked up.

@@ -137,7 +137,7 @@ func TestAdminPathsThatLeadNowhereAreNotFound(t *testing.T) {
 		}
 	}
 	for call, allow := range map[string]string{
-		"POST /api_keys/keys/" + k.ID:               "DELETE, GET, HEAD",
+		"POST /api_keys/keys/" + k.ID:               "DELETE, GET, HEAD, PATCH",
 		"DELETE /api_keys/organizations/acme/keys":  "GET, HEAD, POST",
 		"OPTIONS /api_keys/organizations/acme/keys": "GET, HEAD, POST",
 	} {

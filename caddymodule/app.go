@@ -26,7 +26,6 @@ func init() { caddy.RegisterModule(new(App)) }
 const (
 	appName       = "api_keys"
 	defaultDriver = "bolt"
-	maxIndexSize  = 1 << 26
 )
 
 // App holds the keys that the handlers `api_key_auth` and `api_key_management`
@@ -49,6 +48,49 @@ type App struct {
 	// Prefixes of tokens that were made earlier and are still accepted.
 	RetiredPrefixes []string `json:"retired_prefixes,omitempty"`
 
+	// How long a key may live, from when its end is set. Keys are then never
+	// without an end. Default: any time.
+	MaxTTL caddy.Duration `json:"max_ttl,omitempty"`
+
+	// How long a new key lives when nobody says so. Default: `max_ttl`.
+	DefaultTTL caddy.Duration `json:"default_ttl,omitempty"`
+
+	// How many active keys an organization may have. Expired and revoked keys
+	// do not count. Default: any number.
+	MaxKeysPerOrganization int `json:"max_keys_per_organization,omitempty"`
+
+	// Secrets of at least 16 bytes that go into the digests of keys, so that
+	// a stolen store is of no use even for recognising a token. Write them as
+	// placeholders, `{file./etc/caddy/pepper}` or `{env.PEPPER}`: what stands
+	// here itself is shown by the admin endpoint. The first one is used for new
+	// keys. Keys without a pepper stay good and get it at their next use; to
+	// change a pepper, put the new one first and keep the old one until the
+	// server starts without it. A server whose store needs a pepper that is not
+	// here does not start. Default: none.
+	Peppers []string `json:"peppers,omitempty"`
+
+	// Secrets under which others have made the `hmac-sha256` hashes of imported
+	// keys, by the name that import uses, as placeholders.
+	ImportSecrets map[string]string `json:"import_secrets,omitempty"`
+
+	// What is recorded of the use of keys: `full`; `time`, without address and
+	// user agent, which are personal data; or `off`. Default: `full`.
+	Usage string `json:"usage,omitempty"`
+
+	// How far the time of last use in the store may stay behind while nothing
+	// else of it changes. The API is never behind. Takes effect when the store
+	// is opened, not by a reload. Default: `1m`.
+	UsageResolution caddy.Duration `json:"usage_resolution,omitempty"`
+
+	// How long the record of a key stays after the key was revoked or has
+	// expired. Default: for ever.
+	Retention caddy.Duration `json:"retention,omitempty"`
+
+	// Who may manage keys on sites: `keys`, the holders of keys, or
+	// `operator`, nobody but the operator on the admin endpoint. Default:
+	// `keys`.
+	Management string `json:"management,omitempty"`
+
 	// How many keys have a time series of their own in the metric
 	// `caddy_api_keys_key_requests_total`, by key id. Requests of further keys
 	// are counted together under `_other`. Default: 0, no such metric.
@@ -64,6 +106,7 @@ type App struct {
 	logger  *zap.Logger
 	events  *caddyevents.App
 	metrics *metrics.Metrics
+	policy  apikey.Policy
 	driver  string
 	opener  storage.Driver
 	store   *sharedStore // nil until it was acquired
@@ -82,16 +125,8 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // configurations that it only validates.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	if a.PerKeyMetrics < 0 {
-		return fmt.Errorf("per_key_metrics is %d: it cannot be negative", a.PerKeyMetrics)
-	}
-	if a.IndexSize < 0 || a.IndexSize > maxIndexSize {
-		return fmt.Errorf("index_size is %d: it is a number of keys up to %d", a.IndexSize, maxIndexSize)
-	}
-	for _, prefix := range append([]string{a.prefix()}, a.RetiredPrefixes...) {
-		if err := apikey.CheckPrefix(prefix); err != nil {
-			return err
-		}
+	if err := a.readPolicy(); err != nil {
+		return err
 	}
 	if err := a.loadDriver(ctx); err != nil {
 		return err
@@ -109,13 +144,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.store, err = acquireStore(a.opener.Identity())
 	return err
-}
-
-func (a *App) prefix() string {
-	if a.Prefix == "" {
-		return apikey.DefaultPrefix
-	}
-	return a.Prefix
 }
 
 func (a *App) loadDriver(ctx caddy.Context) error {
@@ -157,6 +185,13 @@ func (a *App) Cleanup() error {
 		return nil
 	}
 	a.released = true
+	// Whichever configuration is in force after this one has gone, or was
+	// refused, decides how long records stay.
+	if active, err := activeApp(); err == nil && active.store == a.store {
+		if keyring, err := active.Keyring(); err == nil {
+			keyring.Enforce()
+		}
+	}
 	return a.store.release()
 }
 
@@ -172,12 +207,28 @@ func (a *App) Keyring() (*apikey.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	keyring, err := shared.With(apikey.Policy{Prefix: a.prefix(), RetiredPrefixes: a.RetiredPrefixes}, observer{a})
+	keyring, err := shared.With(a.policy, observer{a})
 	if err != nil {
 		return nil, err
 	}
+	switch err := keyring.CheckPeppers(a.ctx); {
+	case errors.Is(err, apikey.ErrUnavailable):
+		// A store that fails while it is in use must not stop a reload; a key
+		// whose pepper is missing is a 503 then.
+		a.logger.Error("it could not be found out whether all peppers are configured", zap.Error(err))
+	case err != nil:
+		return nil, err
+	}
+	keyring.Enforce()
 	a.keyring.Store(keyring)
 	return keyring, nil
+}
+
+// holdsToken reports whether text has the shape of a token of ours. While there
+// is no Keyring there is nothing to compare with.
+func (a *App) holdsToken(text string) bool {
+	keyring := a.keyring.Load()
+	return keyring != nil && keyring.HoldsToken(text)
 }
 
 // open makes the Keyring that configurations share. It must keep nothing of this
@@ -187,7 +238,7 @@ func (a *App) open(ctx context.Context) (*apikey.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	keyring, err := apikey.Open(store, apikey.Settings{Capacity: a.IndexSize}, apikey.Policy{}, backgroundObserver{a.metrics, a.driver})
+	keyring, err := apikey.Open(store, apikey.Settings{Capacity: a.IndexSize, UsageResolution: time.Duration(a.UsageResolution)}, apikey.Policy{}, backgroundObserver{a.metrics, a.driver})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}

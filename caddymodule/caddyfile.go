@@ -3,10 +3,6 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -28,33 +24,26 @@ func init() {
 	}
 }
 
-// words are the subdirectives of a block, by name.
-type words map[string]func(*caddyfile.Dispenser) error
-
-// parse reads a block. A word that is not known is an error that names those
-// that are: a typo must not leave a door open.
-func (w words) parse(d *caddyfile.Dispenser) error {
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		parse, ok := w[d.Val()]
-		if !ok {
-			return d.Errf("unknown subdirective %q; known are %s", d.Val(), strings.Join(slices.Sorted(maps.Keys(w)), ", "))
-		}
-		if err := parse(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // UnmarshalCaddyfile sets up the app from the global option:
 //
 //	api_keys {
-//		storage          <driver> [<arguments...>]
-//		prefix           <prefix>
-//		retired_prefixes <prefix...>
-//		per_key_metrics  <max>
-//		index_size       <keys>
+//		storage                   <driver> [<arguments...>]
+//		prefix                    <prefix>
+//		retired_prefixes          <prefix...>
+//		max_ttl                   <duration>
+//		default_ttl               <duration>
+//		max_keys_per_organization <keys>
+//		pepper                    <secret>
+//		import_secret             <name> <secret>
+//		usage                     off|time|full
+//		usage_resolution          <duration>
+//		retention                 <duration>
+//		management                keys|operator
+//		per_key_metrics           <max>
+//		index_size                <keys>
 //	}
+//
+// pepper and import_secret may be given several times.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if d.NextArg() {
@@ -78,8 +67,22 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"prefix":           one(&a.Prefix),
 		"retired_prefixes": many(&a.RetiredPrefixes),
-		"per_key_metrics":  number(&a.PerKeyMetrics),
-		"index_size":       number(&a.IndexSize),
+		"max_ttl":          duration(&a.MaxTTL),
+		"default_ttl":      duration(&a.DefaultTTL),
+		"pepper": func(d *caddyfile.Dispenser) error {
+			var secret string
+			err := one(&secret)(d)
+			a.Peppers = append(a.Peppers, secret)
+			return err
+		},
+		"import_secret":             pair(&a.ImportSecrets),
+		"usage":                     one(&a.Usage),
+		"usage_resolution":          duration(&a.UsageResolution),
+		"retention":                 duration(&a.Retention),
+		"management":                one(&a.Management),
+		"max_keys_per_organization": number(&a.MaxKeysPerOrganization),
+		"per_key_metrics":           number(&a.PerKeyMetrics),
+		"index_size":                number(&a.IndexSize),
 	}.parse(d)
 }
 
@@ -87,9 +90,17 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //
 //	api_key_auth [<matcher>] {
 //		organization       <id...>
+//		require_scope      read|read-write
+//		read_methods       <method...>
+//		read_routes        <method> <path...>
+//		header             <name>
 //		forward_credential
 //		identity_header    key_id|organization_id|user_id|service_account_id|scope <name>
 //		realm              <realm>
+//		observe
+//		skip_preflight
+//		errors             handle
+//		cancel_after       <duration>|off
 //	}
 func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -104,20 +115,32 @@ func (g *Gate) words() words {
 		"organization":       many(&g.Organizations),
 		"forward_credential": flag(&g.ForwardCredential),
 		"realm":              one(&g.Realm),
-		"identity_header": func(d *caddyfile.Dispenser) error {
-			var fact, header string
-			if !d.AllArgs(&fact, &header) {
+		"identity_header":    pair(&g.IdentityHeaders),
+		"require_scope":      one(&g.RequireScope),
+		"read_methods":       many(&g.ReadMethods),
+		"read_routes": func(d *caddyfile.Dispenser) error {
+			args := d.RemainingArgs()
+			if len(args) < 2 {
 				return d.ArgErr()
 			}
-			if g.IdentityHeaders == nil {
-				g.IdentityHeaders = make(map[string]string)
+			if g.ReadRoutes == nil {
+				g.ReadRoutes = make(map[string][]string)
 			}
-			if _, ok := g.IdentityHeaders[fact]; ok {
-				return d.Errf("identity_header %s is given twice", fact)
-			}
-			g.IdentityHeaders[fact] = header
+			g.ReadRoutes[args[0]] = append(g.ReadRoutes[args[0]], args[1:]...)
 			return nil
 		},
+		"header":         one(&g.Header),
+		"observe":        flag(&g.Observe),
+		"skip_preflight": flag(&g.SkipPreflight),
+		"errors": func(d *caddyfile.Dispenser) error {
+			var how string
+			if !d.AllArgs(&how) || how != "handle" {
+				return d.Err("errors: the only way is errors handle")
+			}
+			g.HandleErrors = true
+			return nil
+		},
+		"cancel_after": durationOrOff(&g.CancelAfter),
 	}
 }
 
@@ -126,14 +149,45 @@ func (g *Gate) words() words {
 //	api_key_management [<matcher>] {
 //		path         <path>
 //		organization <id...>
+//		header       <name>
 //		realm        <realm>
+//		identity {
+//			organization    <text>
+//			user            <text>
+//			service_account <text>
+//			scope           read|read-write
+//		}
 //	}
 func (m *Mount) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return words{"path": one(&m.Path), "organization": many(&m.Organizations), "realm": one(&m.Realm)}.parse(d)
+	return m.words().parse(d)
+}
+
+func (m *Mount) words() words {
+	return words{
+		"path":         one(&m.Path),
+		"organization": many(&m.Organizations),
+		"header":       one(&m.Header),
+		"realm":        one(&m.Realm),
+		"identity": func(d *caddyfile.Dispenser) error {
+			if m.Identity != nil {
+				return d.Err("identity is given twice")
+			}
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			m.Identity = new(Identity)
+			return words{
+				"organization":    one(&m.Identity.Organization),
+				"user":            one(&m.Identity.User),
+				"service_account": one(&m.Identity.ServiceAccount),
+				"scope":           one(&m.Identity.Scope),
+			}.parse(d)
+		},
+	}
 }
 
 func parseGlobalOption(d *caddyfile.Dispenser, previous any) (any, error) {
@@ -175,11 +229,15 @@ func parseSite(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	}
 	mount, gate := new(Mount), new(Gate)
 	known := gate.words()
-	known["path"] = one(&mount.Path)
+	for word, parse := range mount.words() {
+		if _, shared := known[word]; !shared {
+			known[word] = parse
+		}
+	}
 	if err := known.parse(h.Dispenser); err != nil {
 		return nil, err
 	}
-	mount.Organizations, mount.Realm = gate.Organizations, gate.Realm
+	mount.Organizations, mount.Realm, mount.Header = gate.Organizations, gate.Realm, gate.Header
 
 	values := h.NewRoute(nil, mount)
 	route, ok := values[0].Value.(caddyhttp.Route)
@@ -191,64 +249,6 @@ func parseSite(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	route.HandlersRaw = append(route.HandlersRaw, json.RawMessage(second))
 	values[0].Value = route
 	return values, nil
-}
-
-// one reads the one argument of a word, which is given once.
-func one(into *string) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		word := d.Val()
-		if *into != "" {
-			return d.Errf("%s is given twice", word)
-		}
-		if !d.AllArgs(into) || *into == "" {
-			return d.ArgErr()
-		}
-		return nil
-	}
-}
-
-// number reads the one argument of a word, a number that is not negative.
-func number(into *int) func(*caddyfile.Dispenser) error {
-	text := ""
-	read := one(&text)
-	return func(d *caddyfile.Dispenser) error {
-		word := d.Val()
-		if err := read(d); err != nil {
-			return err
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
-			return d.Errf("%s: %q is not a number of keys", word, text)
-		}
-		*into = n
-		return nil
-	}
-}
-
-// many reads the arguments of a word, at least one, and adds them.
-func many(into *[]string) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		values := d.RemainingArgs()
-		if len(values) == 0 {
-			return d.ArgErr()
-		}
-		*into = append(*into, values...)
-		return nil
-	}
-}
-
-// flag reads a word without arguments, which is given once.
-func flag(into *bool) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		if *into {
-			return d.Errf("%s is given twice", d.Val())
-		}
-		*into = true
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		return nil
-	}
 }
 
 // Interface guards

@@ -37,7 +37,7 @@ func apiKeysCommand(cmd *cobra.Command) {
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(*cobra.Command, []string) error { return cmd.Help() }
 	cmd.SilenceUsage = true // a failure is one sentence
-	cmd.AddCommand(o.create(), o.list(), o.get(), o.revoke())
+	cmd.AddCommand(o.create(), o.list(), o.get(), o.update(), o.revoke(), o.rotate(), o.verify(), o.importKeys(), o.export(), o.stats())
 	for _, sub := range cmd.Commands() {
 		sub.SilenceUsage = true
 		sub.PreRunE = func(*cobra.Command, []string) error {
@@ -82,28 +82,33 @@ func (o *operator) create() *cobra.Command {
 				body[f.field] = flag.Value.String()
 			}
 		}
-		// Whoever asked must see the token, or there must be no such key: an
-		// interruption waits until it is shown, and only a second one ends this.
-		signal.Ignore(syscall.SIGPIPE)
-		interrupted := make(chan os.Signal, 1)
-		signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		go func() {
-			<-interrupted
-			signal.Reset(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-		}()
-		data, err := o.call(http.MethodPost, organizationPath(organization), body)
-		if err != nil {
-			return err
-		}
-		if err = o.printKey(data); err == nil && stdoutWasClosed() {
-			err = errors.New("standard output is closed")
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("printing the new key, which is revoked again: %w", err), o.undo(data))
-		}
-		return nil
+		return o.mint(organizationPath(organization), body)
 	}
 	return cmd
+}
+
+// mint makes a key and prints it with its token. Whoever asked must see it, or
+// there must be no such key: an interruption waits until it is shown, and only a
+// second one ends this.
+func (o *operator) mint(uri string, body any) error {
+	signal.Ignore(syscall.SIGPIPE)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-interrupted
+		signal.Reset(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	}()
+	data, err := o.call(http.MethodPost, uri, body)
+	if err != nil {
+		return err
+	}
+	if err = o.printKey(data); err == nil && stdoutWasClosed() {
+		err = errors.New("standard output is closed")
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("printing the new key, which is revoked again: %w", err), o.undo(data))
+	}
+	return nil
 }
 
 // stdoutWasClosed reports whether the program was started without a standard

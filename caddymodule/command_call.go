@@ -27,38 +27,55 @@ const (
 	startPause    = 200 * time.Millisecond
 )
 
-// call returns the data of the answer, or a sentence that says what is wrong.
-func (o *operator) call(method, uri string, body any) (data json.RawMessage, err error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(o.address, nil, "", "")
+// call sends a body as JSON, if there is one. It returns the data of the answer, or
+// a sentence that says what is wrong.
+func (o *operator) call(method, uri string, body any) (json.RawMessage, error) {
+	if body == nil {
+		return o.send(method, uri, nil, nil)
+	}
+	text, err := json.Marshal(body)
 	if err != nil {
-		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
+		return nil, err
+	}
+	return o.send(method, uri, nil, text)
+}
+
+// send sends a body as it is.
+func (o *operator) send(method, uri string, header http.Header, body []byte) (data json.RawMessage, err error) {
+	address, err := o.endpoint()
+	if err != nil {
+		return nil, err
 	}
 	var reason string
 	for range startAttempts {
-		if data, reason, err = callOnce(address, method, uri, body); reason != "store_unavailable" {
+		if data, reason, err = sendOnce(address, method, uri, header, body); reason != "store_unavailable" {
 			break
 		}
 		time.Sleep(startPause)
 	}
 	if reason == "store_unavailable" {
 		// The operator may know more than the clients of the API.
-		if _, _, why := callOnce(address, http.MethodGet, adminBase+"ready", nil); why != nil {
+		if _, _, why := sendOnce(address, http.MethodGet, adminBase+"ready", nil, nil); why != nil {
 			return nil, why
 		}
 	}
 	return data, err
 }
 
-func callOnce(address, method, uri string, body any) (data json.RawMessage, reason string, err error) {
-	var sent io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, "", err
-		}
-		sent = bytes.NewReader(text)
+func (o *operator) endpoint() (string, error) {
+	address, err := caddycmd.DetermineAdminAPIAddress(o.address, nil, "", "")
+	if err != nil {
+		return "", fmt.Errorf("finding the admin endpoint: %w", err)
 	}
-	resp, err := caddycmd.AdminAPIRequest(address, method, uri, nil, sent)
+	return address, nil
+}
+
+func sendOnce(address, method, uri string, header http.Header, body []byte) (data json.RawMessage, reason string, err error) {
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	resp, err := caddycmd.AdminAPIRequest(address, method, uri, header, reader)
 	if err != nil {
 		reason, err = explain(address, err)
 		return nil, reason, err
@@ -71,6 +88,20 @@ func callOnce(address, method, uri string, body any) (data json.RawMessage, reas
 		return nil, "", fmt.Errorf("reading the answer of Caddy at %s: %w", address, err)
 	}
 	return answer.Data, "", nil
+}
+
+// stream returns the body of an answer that is too long to be held.
+func (o *operator) stream(uri string) (io.ReadCloser, error) {
+	address, err := o.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, uri, nil, nil)
+	if err != nil {
+		_, err = explain(address, err)
+		return nil, err
+	}
+	return resp.Body, nil
 }
 
 // explain makes a sentence of the error of AdminAPIRequest, which holds the body

@@ -5,16 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 )
 
 // shownKey is what the tables show of a key.
 type shownKey struct {
-	ID, Name, Description, Key, KeyPrefix, Scope string
-	OrganizationID, UserID, ServiceAccountID     string
-	CreatedAt, CreatedBy, ExpiresAt, RevokedAt   string
-	LastUsedAt, LastUsedIP, LastUsedUserAgent    string
+	ID, Name, Description, Key, KeyPrefix, Scope           string
+	OrganizationID, UserID, ServiceAccountID               string
+	CreatedAt, CreatedBy, ExpiresAt, ReplacedBy, RevokedAt string
+	LastUsedAt, LastUsedIP, LastUsedUserAgent              string
 }
 
 func (k *shownKey) owner() string {
@@ -46,7 +48,7 @@ func (o *operator) printKey(data json.RawMessage) error {
 		for _, row := range [][2]string{
 			{"id", k.ID}, {"token (shown this once)", k.Key}, {"name", k.Name}, {"description", k.Description}, {"status", k.status(time.Now())},
 			{"scope", k.Scope}, {"organization", k.OrganizationID}, {"user", k.UserID}, {"service account", k.ServiceAccountID},
-			{"token starts with", k.KeyPrefix}, {"created", k.CreatedAt}, {"created by", k.CreatedBy}, {"expires", k.ExpiresAt}, {"revoked", k.RevokedAt},
+			{"token starts with", k.KeyPrefix}, {"created", k.CreatedAt}, {"created by", k.CreatedBy}, {"expires", k.ExpiresAt}, {"replaced by", k.ReplacedBy}, {"revoked", k.RevokedAt},
 			{"last used", k.LastUsedAt}, {"last used from", k.LastUsedIP}, {"last used by", k.LastUsedUserAgent},
 		} {
 			if row[1] != "" {
@@ -85,6 +87,56 @@ func dash(text string) string {
 		return "-"
 	}
 	return text
+}
+
+// printFields prints the members of an object that has simple values.
+func (o *operator) printFields(data json.RawMessage) error {
+	fields := make(map[string]any)
+	in := json.NewDecoder(bytes.NewReader(data))
+	in.UseNumber()
+	if err := in.Decode(&fields); err != nil {
+		return fmt.Errorf("reading the answer of Caddy: %w", err)
+	}
+	return o.table(func(w io.Writer) {
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			fmt.Fprintf(w, "%s\t%v\n", name, fields[name])
+		}
+	})
+}
+
+// maxShownLines is how many line numbers a person is shown; --json has all.
+const maxShownLines = 20
+
+func (o *operator) printImport(result imported, dry bool) error {
+	if o.json {
+		data, err := json.Marshal(result)
+		if err != nil {
+			return err
+		}
+		return o.printJSON(data)
+	}
+	return o.table(func(w io.Writer) {
+		done := "imported"
+		if dry || len(result.Refused) > 0 {
+			done = "can be imported"
+		}
+		fmt.Fprintf(w, "%s\t%d\n", done, result.Imported)
+		fmt.Fprintf(w, "duplicates\t%d\n", len(result.Duplicates))
+		for i, line := range result.Duplicates {
+			if i == maxShownLines {
+				fmt.Fprintf(w, "...\t\n")
+				break
+			}
+			fmt.Fprintf(w, "line %d\tis there already\n", line)
+		}
+		for i, refused := range result.Refused {
+			if i == maxShownLines {
+				fmt.Fprintf(w, "...\t\n")
+				break
+			}
+			fmt.Fprintf(w, "line %d\t%s\n", refused.Line, refused.Message)
+		}
+	})
 }
 
 // table writes rows in aligned columns, all at once: half a token is worse than

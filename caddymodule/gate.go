@@ -1,7 +1,7 @@
 package caddymodule
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -44,6 +44,23 @@ type Gate struct {
 	// The organizations whose keys are accepted. Default: all.
 	Organizations []string `json:"organizations,omitempty"`
 
+	// The scope that every request needs: `read-write` refuses keys of scope
+	// `read` whatever the method. Default: `read`.
+	RequireScope string `json:"require_scope,omitempty"`
+
+	// The methods that a key of scope `read` may use. Upgrades and `CONNECT`
+	// need `read-write` all the same. Default: `GET`, `HEAD`, `OPTIONS`.
+	ReadMethods []string `json:"read_methods,omitempty"`
+
+	// Requests that a key of scope `read` may make whatever their method, as
+	// searches are: by method, the paths, compared exactly.
+	ReadRoutes map[string][]string `json:"read_routes,omitempty"`
+
+	// A header that may carry the key in place of `Authorization`. Caddy's
+	// access log shows it, unless the log filter `api_key` is used. Default:
+	// none.
+	Header string `json:"header,omitempty"`
+
 	// Leave the key in the request to the upstream. Default: false.
 	ForwardCredential bool `json:"forward_credential,omitempty"`
 
@@ -55,11 +72,38 @@ type Gate struct {
 	// What `WWW-Authenticate` calls the protected space. Default: `api`.
 	Realm string `json:"realm,omitempty"`
 
+	// Let every request pass, and only count and log those that would be
+	// refused. Accepted keys work as ever, and nobody can forge the identity
+	// headers. It is how the gate is turned on without an outage. Default:
+	// false.
+	Observe bool `json:"observe,omitempty"`
+
+	// Let CORS preflight requests pass without a key: `OPTIONS` with `Origin`
+	// and `Access-Control-Request-Method`. Browsers send no key with them.
+	// Default: false.
+	SkipPreflight bool `json:"skip_preflight,omitempty"`
+
+	// Hand refusals to the `handle_errors` routes of the site. The placeholder
+	// `{http.auth.refused}` has the reason. Default: false, the gate answers.
+	HandleErrors bool `json:"handle_errors,omitempty"`
+
+	// How long a request may still run after its key was revoked or has
+	// expired. Then it is cancelled: a stream above all. Default: `5s`; a
+	// negative one never cancels.
+	CancelAfter caddy.Duration `json:"cancel_after,omitempty"`
+
 	checker
-	headers *headerPolicy
+	headers  *headerPolicy
+	passing  *headerPolicy // for requests that pass without being accepted
+	readable map[string]bool
 }
 
-const defaultRealm = "api"
+const (
+	defaultRealm       = "api"
+	defaultCancelAfter = caddy.Duration(5 * time.Second)
+)
+
+var defaultReadMethods = []string{http.MethodGet, http.MethodHead, http.MethodOptions}
 
 // CaddyModule returns the Caddy module information.
 func (*Gate) CaddyModule() caddy.ModuleInfo {
@@ -71,35 +115,118 @@ func (g *Gate) Provision(ctx caddy.Context) (err error) {
 	if g.Realm == "" {
 		g.Realm = defaultRealm
 	}
-	if g.headers, err = newHeaderPolicy(g.IdentityHeaders, g.ForwardCredential); err != nil {
+	if g.CancelAfter == 0 {
+		g.CancelAfter = defaultCancelAfter
+	}
+	if _, ok := apikey.ParseScope(g.RequireScope); !ok && g.RequireScope != "" {
+		return fmt.Errorf("require_scope %q: use read or read-write", g.RequireScope)
+	}
+	g.readable = make(map[string]bool)
+	methods := g.ReadMethods
+	if methods == nil {
+		methods = defaultReadMethods
+	}
+	for _, method := range methods {
+		g.readable[method] = true
+	}
+	credentials := []string{"Authorization"}
+	if g.Header != "" {
+		if g.header, err = credentialHeader(g.Header); err != nil {
+			return err
+		}
+		credentials = append(credentials, g.header)
+	}
+	if g.ForwardCredential {
+		credentials = nil
+	}
+	if g.headers, err = newHeaderPolicy(g.IdentityHeaders, credentials...); err != nil {
 		return err
 	}
-	return g.provision(ctx)
+	if g.passing, err = newHeaderPolicy(g.IdentityHeaders); err != nil {
+		return err
+	}
+	if err := g.provision(ctx); err != nil {
+		return err
+	}
+	if g.Observe {
+		g.observed = g.app.metrics.ObservedRefusal
+	}
+	return nil
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if g.SkipPreflight && isPreflight(r) {
+		g.headers.apply(r, g.app.holdsToken)
+		return next.ServeHTTP(w, r)
+	}
 	id, reason := g.identify(r, func(v *apikey.Verdict) apikey.Reason { return g.admits(r, v) })
-	if reason != apikey.ReasonNone {
-		refusal(reason, g.Realm).Write(w, r, requestID(r))
+	switch {
+	case reason == apikey.ReasonNone:
+	case g.Observe:
+		g.logObserved(r, id, reason)
+		g.passing.apply(r, g.app.holdsToken)
+		return next.ServeHTTP(w, r)
+	default:
+		return g.refuse(w, r, reason)
+	}
+	g.headers.apply(r, id.keyring.HoldsToken)
+	g.headers.setHeaders(r.Header, id)
+	if g.CancelAfter < 0 {
+		return next.ServeHTTP(w, r)
+	}
+	r, ended := limited(r, id.keyring, id.verdict.KeyID, time.Duration(g.CancelAfter))
+	defer ended()
+	return next.ServeHTTP(w, r)
+}
+
+// isPreflight reports whether a browser asks what it may send (Fetch standard,
+// CORS-preflight request). An upgrade does not: it would open a connection that can
+// carry anything.
+func isPreflight(r *http.Request) bool {
+	_, upgrade := r.Header["Upgrade"]
+	return r.Method == http.MethodOptions && !upgrade && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// refuse answers a request that is not accepted, or has the site do it.
+func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, reason apikey.Reason) error {
+	answer := refusal(reason, g.Realm)
+	if !g.HandleErrors {
+		answer.Write(w, r, requestID(r))
 		return nil
 	}
-	g.headers.apply(r, id)
-	return next.ServeHTTP(w, r)
+	answer.SetHeaders(w.Header())
+	// What handles the error may be a proxy, too.
+	g.headers.apply(r, g.app.holdsToken)
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.auth.refused", string(answer.Reason))
+	return caddyhttp.Error(answer.Status, errors.New(answer.Message))
+}
+
+// logObserved tells who would have been refused. id is nil unless the key is good.
+func (g *Gate) logObserved(r *http.Request, id *identity, reason apikey.Reason) {
+	if c := g.logger.Check(zap.InfoLevel, "would refuse"); c != nil {
+		fields := []zap.Field{zap.Stringer("reason", reason), zap.String("method", r.Method), zap.String("host", redact(r.Host)),
+			zap.String("path", redact(r.URL.Path)), zap.String("client_ip", clientIP(r))}
+		if id != nil {
+			fields = append(fields, zap.String("api_key_id", id.verdict.KeyName))
+		}
+		c.Write(fields...)
+	}
 }
 
 // admits judges a good key against what this request is about to do.
 func (g *Gate) admits(r *http.Request, v *apikey.Verdict) apikey.Reason {
-	reason := admitted(g.Organizations, v)
-	if reason == apikey.ReasonNone && v.Scope == apikey.ScopeRead && mayWrite(r) {
+	reason := admitted(g.Organizations, v.OrganizationID)
+	if reason == apikey.ReasonNone && v.Scope == apikey.ScopeRead && (g.RequireScope == apikey.ScopeReadWrite.String() || g.mayWrite(r)) {
 		return apikey.ReasonScope
 	}
 	return reason
 }
 
-// admitted judges the organization of a good key. An empty list admits all.
-func admitted(organizations []string, v *apikey.Verdict) apikey.Reason {
-	if len(organizations) > 0 && !slices.Contains(organizations, v.OrganizationID) {
+// admitted judges the organization of a caller. An empty list admits all.
+func admitted(organizations []string, organization string) apikey.Reason {
+	if len(organizations) > 0 && !slices.Contains(organizations, organization) {
 		return apikey.ReasonOrganization
 	}
 	return apikey.ReasonNone
@@ -107,13 +234,11 @@ func admitted(organizations []string, v *apikey.Verdict) apikey.Reason {
 
 // mayWrite reports whether a request may change something. An upgraded
 // connection can carry anything.
-func mayWrite(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		_, upgrade := r.Header["Upgrade"]
-		return upgrade
+func (g *Gate) mayWrite(r *http.Request) bool {
+	if _, upgrade := r.Header["Upgrade"]; upgrade || r.Method == http.MethodConnect {
+		return true
 	}
-	return true
+	return !g.readable[r.Method] && !(r.URL.RawPath == "" && slices.Contains(g.ReadRoutes[r.Method], r.URL.Path))
 }
 
 // refusal is the answer to a check that was not passed.
@@ -138,96 +263,6 @@ func requestID(r *http.Request) string {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	id, _ := repl.GetString("http.request.uuid")
 	return id
-}
-
-// checker is what the gate, the provider and the management mount share: who
-// sent a request.
-type checker struct {
-	app    *App
-	logger *zap.Logger
-}
-
-func (c *checker) provision(ctx caddy.Context) error {
-	app, err := ctx.App(appName)
-	if err != nil {
-		return fmt.Errorf("loading the app %s: %w", appName, err)
-	}
-	c.app, c.logger = app.(*App), ctx.Logger()
-	return nil
-}
-
-// identityVar keeps the identity in the variables of a request, for whoever of us
-// is next on its way: the first gate takes the credential out.
-const identityVar = "api_keys.identity"
-
-// identify returns who sent a request, and why that is not good enough, if it is
-// not. admits judges a good key. The first time that a request is accepted, it
-// counts as a use of the key.
-func (c *checker) identify(r *http.Request, admits func(*apikey.Verdict) apikey.Reason) (id *identity, reason apikey.Reason) {
-	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity); ok {
-		return id, admits(&id.verdict)
-	}
-	start := time.Now()
-	verdict, keyring := c.check(r)
-	if reason = verdict.Reason; reason == apikey.ReasonNone {
-		id = newIdentity(verdict, keyring)
-		reason = admits(&id.verdict)
-	}
-	c.app.metrics.Checked(reason, time.Since(start))
-	noteKey(r, &verdict)
-	if reason == apikey.ReasonNone {
-		c.accept(r, id)
-	}
-	return id, reason
-}
-
-// check finds out whose key a request carries.
-func (c *checker) check(r *http.Request) (apikey.Verdict, *apikey.Keyring) {
-	token, reason := credential(r.Header)
-	if reason != apikey.ReasonNone {
-		return apikey.Verdict{Reason: reason}, nil
-	}
-	keyring, err := c.app.Keyring()
-	var verdict apikey.Verdict
-	if err == nil {
-		verdict, err = keyring.Verify(r.Context(), token)
-		if err != nil && r.Context().Err() != nil {
-			// A client that leaves must not look like a store that fails.
-			verdict, err = keyring.Verify(context.WithoutCancel(r.Context()), token)
-		}
-	}
-	if err != nil {
-		c.app.complain(err)
-		return apikey.Verdict{Reason: apikey.ReasonUnavailable}, nil
-	}
-	if c := c.logger.Check(zap.DebugLevel, "checked an API key"); c != nil {
-		c.Write(zap.Stringer("reason", verdict.Reason), zap.String("api_key_id", verdict.KeyName))
-	}
-	return verdict, keyring
-}
-
-// accept records the use of a key and tells Caddy who is calling.
-func (c *checker) accept(r *http.Request, id *identity) {
-	ctx := r.Context()
-	address, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
-	if r.TLS != nil && !r.TLS.HandshakeComplete {
-		address = "" // early data: the address is not verified yet
-	}
-	id.keyring.Use(&id.verdict, address, r.UserAgent())
-	c.app.metrics.KeyAccepted(&id.verdict, c.app.PerKeyMetrics)
-
-	repl := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.auth.user.id", id.verdict.PrincipalID())
-	repl.Map(id.placeholder)
-	caddyhttp.SetVar(ctx, identityVar, id)
-}
-
-// noteKey adds the id of the key to the access log, when the request had the
-// secret to it.
-func noteKey(r *http.Request, v *apikey.Verdict) {
-	if fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok && v.KeyName != "" {
-		fields.Set(zap.String("api_key_id", v.KeyName))
-	}
 }
 
 // Interface guards

@@ -33,9 +33,12 @@ var (
 // another method than the one that was judged, or set its HTTP_PROXY.
 var droppedHeaders = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "Proxy"}
 
-// foldedForeignKeyHeader is where other gateways look for a key. It decides
-// nothing here, and a token of ours in it would be handed to the upstream.
-const foldedForeignKeyHeader = "x-api-key"
+// foreignKeyHeader is where other gateways look for a key. Unless it is configured,
+// it decides nothing here, and a token of ours in it would be handed to the
+// upstream.
+const foreignKeyHeader = "X-Api-Key"
+
+var foldedForeignKeyHeader = strings.ToLower(foreignKeyHeader)
 
 // headerPolicy keeps the headers of accepted requests honest.
 type headerPolicy struct {
@@ -45,8 +48,9 @@ type headerPolicy struct {
 }
 
 // newHeaderPolicy reads which headers carry the facts, by the names of the facts;
-// those that are not named keep their default.
-func newHeaderPolicy(names map[string]string, forwardCredential bool) (*headerPolicy, error) {
+// those that are not named keep their default. The credentials are headers that
+// the upstream must not see.
+func newHeaderPolicy(names map[string]string, credentials ...string) (*headerPolicy, error) {
 	p := &headerPolicy{set: factHeaders}
 	for name, header := range names {
 		fact := slices.Index(factNames[:], name)
@@ -64,11 +68,7 @@ func newHeaderPolicy(names map[string]string, forwardCredential bool) (*headerPo
 		}
 	}
 	// Also the defaults of what was renamed: an upstream may look at them.
-	lists := [][]string{p.set[:], factHeaders[:], droppedHeaders}
-	if !forwardCredential {
-		lists = append(lists, []string{"Authorization"})
-	}
-	for _, list := range lists {
+	for _, list := range [][]string{p.set[:], factHeaders[:], droppedHeaders, credentials} {
 		for _, header := range list {
 			if folded := strings.ToLower(header); !slices.Contains(p.removed, folded) {
 				p.removed = append(p.removed, folded)
@@ -126,31 +126,29 @@ func (p *headerPolicy) removes(name string) bool {
 }
 
 // scrub removes what a client must not say of itself, in every spelling.
-func (p *headerPolicy) scrub(h http.Header, keyring *apikey.Keyring) {
+func (p *headerPolicy) scrub(h http.Header, holdsToken func(string) bool) {
 	for name, values := range h {
 		if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
 			continue
 		}
-		if p.removes(name) || sameHeader(name, foldedForeignKeyHeader) && slices.ContainsFunc(values, keyring.HoldsToken) {
+		if p.removes(name) || sameHeader(name, foldedForeignKeyHeader) && slices.ContainsFunc(values, holdsToken) {
 			delete(h, name)
 		}
 	}
 }
 
-// apply takes the credential and all that the client says of itself out of an
-// accepted request, and tells the upstream who is calling. It also sees to the
-// two ways around that: a Connection header that names ours makes the proxy drop
-// them, and trailers arrive after us.
-func (p *headerPolicy) apply(r *http.Request, id *identity) {
-	p.scrub(r.Header, id.keyring)
+// apply takes the credential and all that the client says of itself out of a
+// request. It also sees to the two ways around that: a Connection header that
+// names ours makes the proxy drop them, and trailers arrive after us.
+func (p *headerPolicy) apply(r *http.Request, holdsToken func(string) bool) {
+	p.scrub(r.Header, holdsToken)
 	if values, ok := r.Header["Connection"]; ok {
 		p.scrubConnection(r.Header, values)
 	}
 	if r.Trailer != nil {
-		p.scrub(r.Trailer, id.keyring)
-		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, id.keyring) }}
+		p.scrub(r.Trailer, holdsToken)
+		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, holdsToken) }}
 	}
-	p.setHeaders(r.Header, id)
 }
 
 func (p *headerPolicy) scrubConnection(h http.Header, values []string) {

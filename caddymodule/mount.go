@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -32,11 +33,63 @@ type Mount struct {
 	// The organizations whose keys are accepted. Default: all.
 	Organizations []string `json:"organizations,omitempty"`
 
+	// A header that may carry the key in place of `Authorization`. Default:
+	// none.
+	Header string `json:"header,omitempty"`
+
+	// Who is calling when the request carries no key, as another handler before
+	// this one has found out. Where a key is presented, the key alone decides.
+	// Default: nobody.
+	Identity *Identity `json:"identity,omitempty"`
+
 	// What `WWW-Authenticate` calls the protected space. Default: `api`.
 	Realm string `json:"realm,omitempty"`
 
 	checker
 	handler management.Handler
+}
+
+// Identity tells who is calling by placeholders that an earlier handler has set,
+// such as `basic_auth` or `forward_auth`. A value that is empty is nobody. Use no
+// placeholder that a client sets, as those of request headers.
+type Identity struct {
+	// The organization.
+	Organization string `json:"organization"`
+	// The user; or the service account.
+	User string `json:"user,omitempty"`
+	// The service account, in place of a user.
+	ServiceAccount string `json:"service_account,omitempty"`
+	// What the caller may do: `read` or `read-write`. Default: `read-write`.
+	Scope string `json:"scope,omitempty"`
+}
+
+func (i *Identity) check() error {
+	if _, ok := apikey.ParseScope(i.Scope); !ok && i.Scope != "" {
+		return fmt.Errorf("identity: scope %q: use read or read-write", i.Scope)
+	}
+	if i.Organization == "" || (i.User == "") == (i.ServiceAccount == "") {
+		return errors.New("identity: name an organization, and a user or a service_account")
+	}
+	return nil
+}
+
+// principal returns who is calling, if every placeholder has a value that can be
+// the name of somebody.
+func (i *Identity) principal(repl *caddy.Replacer) (p apikey.Principal, ok bool) {
+	read := func(text string, into *string) bool {
+		if text == "" {
+			return true
+		}
+		var err error
+		*into, err = repl.ReplaceOrErr(text, true, true)
+		return err == nil && apikey.IsIdentity(*into)
+	}
+	p.Scope = apikey.ScopeReadWrite
+	if i.Scope == apikey.ScopeRead.String() {
+		p.Scope = apikey.ScopeRead
+	}
+	ok = read(i.Organization, &p.OrganizationID) && read(i.User, &p.UserID) && read(i.ServiceAccount, &p.ServiceAccountID)
+	return p, ok
 }
 
 const defaultPath = "/v1/api-keys"
@@ -56,6 +109,17 @@ func (m *Mount) Provision(ctx caddy.Context) error {
 	}
 	if m.Realm == "" {
 		m.Realm = defaultRealm
+	}
+	if m.Header != "" {
+		var err error
+		if m.header, err = credentialHeader(m.Header); err != nil {
+			return err
+		}
+	}
+	if m.Identity != nil {
+		if err := m.Identity.check(); err != nil {
+			return err
+		}
 	}
 	if err := m.provision(ctx); err != nil {
 		return err
@@ -80,7 +144,11 @@ func (m *Mount) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	m.handler.Serve(w, r, management.Call{
 		Rest:      rest,
 		RequestID: requestID(r),
-		Caller:    func() (apikey.Principal, *management.Refusal) { return m.caller(r) },
+		Caller: func() (apikey.Principal, *management.Refusal) {
+			p, refusal := m.caller(r)
+			p.Address, p.RequestID = clientIP(r), requestID(r)
+			return p, refusal
+		},
 	})
 	return nil
 }
@@ -93,13 +161,39 @@ func below(u *url.URL, base string) (rest string, ok bool) {
 	return rest, ok && u.RawPath == "" && (rest == "" || rest[0] == '/')
 }
 
-// caller tells by the key of a request who is calling.
+// caller tells who is calling: the holder of the key, or, when there is none, who
+// an earlier handler says.
 func (m *Mount) caller(r *http.Request) (apikey.Principal, *management.Refusal) {
-	id, reason := m.identify(r, func(v *apikey.Verdict) apikey.Reason { return admitted(m.Organizations, v) })
+	if m.app.Management == managedByOperator {
+		return apikey.Principal{}, management.OperatorOnly()
+	}
+	if m.Identity != nil && !m.hasKey(r) {
+		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+		p, ok := m.Identity.principal(repl)
+		reason := admitted(m.Organizations, p.OrganizationID)
+		switch {
+		case !ok:
+			return p, management.NoCredential(m.Realm)
+		case reason != apikey.ReasonNone:
+			return p, refusal(reason, m.Realm)
+		}
+		return p, nil
+	}
+	id, reason := m.identify(r, func(v *apikey.Verdict) apikey.Reason { return admitted(m.Organizations, v.OrganizationID) })
 	if reason != apikey.ReasonNone {
 		return apikey.Principal{}, refusal(reason, m.Realm)
 	}
 	return id.verdict.Principal(), nil
+}
+
+// hasKey reports whether a request carries a key, good or not, or did before a
+// gate took it out.
+func (m *Mount) hasKey(r *http.Request) bool {
+	if _, reason := credential(r.Header, m.header); reason != apikey.ReasonNoCredential {
+		return true
+	}
+	_, accepted := caddyhttp.GetVar(r.Context(), identityVar).(*identity)
+	return accepted
 }
 
 // Interface guards

@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,29 +52,35 @@ func (o observer) background() backgroundObserver {
 
 // eventNames are the events of Caddy's events app for each kind of change.
 var eventNames = map[apikey.ChangeKind]string{
-	apikey.ChangeIssued:  "api_key_created",
-	apikey.ChangeRevoked: "api_key_revoked",
+	apikey.ChangeIssued:   "api_key_created",
+	apikey.ChangeUpdated:  "api_key_updated",
+	apikey.ChangeRotated:  "api_key_rotated",
+	apikey.ChangeRevoked:  "api_key_revoked",
+	apikey.ChangeImported: "api_key_imported",
 }
 
-// Changed implements apikey.Observer.
+// Changed implements apikey.Observer: a line in the audit log and an event, which
+// say the same.
 func (o observer) Changed(ctx context.Context, c apikey.Change) {
 	o.background().Changed(ctx, c)
-	fields := map[string]string{
+	data := map[string]any{
 		"api_key_id":      c.Key.ID.String(),
 		"organization_id": c.Key.OrganizationID,
 		"by":              c.By.ID(),
 	}
-	if !c.By.KeyID.IsZero() {
-		fields["by_api_key_id"] = c.By.KeyID.String()
+	for name, value := range map[string]string{
+		"by_api_key_id": c.By.KeyID.String(), "replaced_by": c.Successor.String(), "cause": c.Key.RevokedFor,
+		"client_ip": c.By.Address, "request_id": c.By.RequestID,
+	} {
+		if value != "" {
+			data[name] = value
+		}
 	}
-	o.app.logger.Info("api key "+c.Kind.String(),
-		zap.String("api_key_id", fields["api_key_id"]), zap.String("organization_id", fields["organization_id"]),
-		zap.String("by", fields["by"]), zap.String("by_api_key_id", fields["by_api_key_id"]))
-
-	data := make(map[string]any, len(fields))
-	for name, value := range fields {
-		data[name] = value
+	fields := make([]zap.Field, 0, len(data))
+	for _, name := range slices.Sorted(maps.Keys(data)) {
+		fields = append(fields, zap.Any(name, data[name]))
 	}
+	o.app.logger.Named("audit").Info("api key "+c.Kind.String(), fields...)
 	o.app.events.Emit(o.app.ctx, eventNames[c.Kind], data)
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -79,7 +80,7 @@ func TestChangesAreToldThroughEventsAndTheLog(t *testing.T) {
 	seen := takeEvents()
 	var logged []string
 	for _, line := range g.logged() {
-		if line["logger"] == "api_keys" && strings.HasPrefix(line["msg"].(string), "api key ") {
+		if line["logger"] == "api_keys.audit" && strings.HasPrefix(line["msg"].(string), "api key ") {
 			logged = append(logged, line["msg"].(string))
 			data := fmt.Sprint(map[string]any{"api_key_id": line["api_key_id"], "organization_id": line["organization_id"], "by": line["by"]})
 			if by := line["by_api_key_id"]; by != nil && by != "" {
@@ -89,6 +90,13 @@ func TestChangesAreToldThroughEventsAndTheLog(t *testing.T) {
 				t.Errorf("logged %v, want %s", line, want[i].data)
 			}
 		}
+	}
+	for _, event := range seen { // both tell from where, too
+		if event.Data["client_ip"] == nil || event.Data["request_id"] == nil {
+			t.Errorf("event %v", event.Data)
+		}
+		delete(event.Data, "client_ip")
+		delete(event.Data, "request_id")
 	}
 	for i, w := range want {
 		if i >= len(seen) || seen[i].Name() != w.event || fmt.Sprint(seen[i].Data) != w.data {
@@ -186,5 +194,85 @@ func TestSecretsAreNowhere(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+const recordAllEvents = `
+	events {
+		on api_key_created recorder
+		on api_key_updated recorder
+		on api_key_rotated recorder
+		on api_key_revoked recorder
+		on api_key_imported recorder
+	}
+`
+
+func TestEveryChangeInTheLifeOfAKeyIsToldThroughEventsAndTheLog(t *testing.T) {
+	g := start(t, recordAllEvents, site)
+	first, second := g.issue(writer), g.issue(reader)
+	takeEvents()
+	hash := sha256.Sum256([]byte("a token of another make"))
+	line := `{"hash":"` + hex.EncodeToString(hash[:]) + `","algorithm":"sha256","name":"legacy","organizationId":"globex","userId":"carol"}`
+	const asLines = "Content-Type: application/x-ndjson"
+	for _, a := range []answer{
+		g.operate("PATCH", "/api_keys/keys/"+second.ID, `{"name":"new name"}`, asJSON),
+		g.send("PATCH", "/v1/api-keys/"+second.ID, `{"scope":"read-write"}`, first.header(), asJSON),
+		g.send("POST", "/v1/api-keys/"+second.ID+"/rotate", `{"gracePeriod":"1h"}`, first.header(), asJSON),
+		g.operate("POST", "/api_keys/import?dry_run=true", line, asLines), // changes nothing
+		g.operate("POST", "/api_keys/import", line, asLines),
+		g.operate("POST", "/api_keys/import", line, asLines), // changes nothing
+	} {
+		if a.Status != 200 {
+			t.Fatalf("%d %s", a.Status, a.Text)
+		}
+	}
+	if a := g.send("POST", "/v1/api-keys/"+second.ID+"/rotate", `{}`, first.header(), asJSON); a.Status != 409 {
+		t.Errorf("%d %s", a.Status, a.Text)
+	}
+	if a := g.send("PATCH", "/v1/api-keys/"+second.ID, `{"name":""}`, first.header(), asJSON); a.Status != 400 {
+		t.Errorf("%d %s", a.Status, a.Text)
+	}
+	replacedBy := g.lookUp(second).text("replacedBy")
+	legacy, _ := g.operate("GET", "/api_keys/organizations/globex/keys", "").Data["items"].([]any)
+	if len(legacy) != 1 {
+		t.Fatalf("imported: %v", legacy)
+	}
+	byAlice := " by:alice by_api_key_id:" + first.ID + " client_ip:127.0.0.1 organization_id:acme"
+	want := []struct{ event, log, data string }{
+		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + " by:operator client_ip:127.0.0.1 organization_id:acme]"},
+		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + byAlice + "]"},
+		{"api_key_rotated", "api key rotated", "map[api_key_id:" + second.ID + byAlice + " replaced_by:" + replacedBy + "]"},
+		{"api_key_imported", "api key imported", fmt.Sprintf("map[api_key_id:%v by:operator organization_id:globex]", legacy[0].(map[string]any)["id"])},
+	}
+	requests := make(map[string]bool)
+	withoutRequest := func(data map[string]any) string {
+		if id, ok := data["request_id"].(string); ok {
+			requests[id] = true
+		}
+		rest := maps.Clone(data)
+		for _, name := range []string{"request_id", "level", "ts", "logger", "msg"} {
+			delete(rest, name)
+		}
+		return fmt.Sprint(rest)
+	}
+	var seen, logged []string
+	for _, e := range takeEvents() {
+		seen = append(seen, e.Name()+" "+withoutRequest(e.Data))
+	}
+	for _, line := range g.logged() {
+		if line["logger"] == "api_keys.audit" && line["msg"] != "api key issued" {
+			logged = append(logged, fmt.Sprint(line["msg"], " ", withoutRequest(line)))
+		}
+	}
+	for i, w := range want {
+		if i >= len(seen) || seen[i] != w.event+" "+w.data {
+			t.Errorf("events\n%s\nwant %s %s", strings.Join(seen, "\n"), w.event, w.data)
+		}
+		if i >= len(logged) || logged[i] != w.log+" "+w.data {
+			t.Errorf("logged\n%s\nwant %s %s", strings.Join(logged, "\n"), w.log, w.data)
+		}
+	}
+	if len(seen) != len(want) || len(logged) != len(want) || len(requests) != 3 {
+		t.Errorf("%d events, %d lines and %d requests, want %d", len(seen), len(logged), len(requests), len(want))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,17 +25,25 @@ type member struct {
 	blank bool
 	// operator keeps the member to the operator; to others it is unknown.
 	operator bool
+	// clears takes null for a value, which is then "". Elsewhere null is as
+	// if the member were absent.
+	clears bool
 }
 
 // receive reads the body of r as one JSON object of the given members, and
-// returns the values of those that have one.
+// returns the values of those that have one. No body is an empty object where no
+// member is required.
 func receive(w http.ResponseWriter, r *http.Request, members []member) (map[string]string, *Refusal) {
 	if refusal := requireJSON(r.Header); refusal != nil {
 		return nil, refusal
 	}
-	body, refusal := readBody(w, r)
+	body, refusal := readBody(w, r, maxBody)
 	if refusal != nil {
 		return nil, refusal
+	}
+	required := slices.ContainsFunc(members, func(m member) bool { return m.required })
+	if len(body) == 0 && !required {
+		return nil, nil
 	}
 	return readObject(body, members)
 }
@@ -65,13 +74,13 @@ func requireJSON(header http.Header) *Refusal {
 
 // readBody reads the body of r, but never much more of it than is accepted,
 // whatever its Content-Length says.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Refusal) {
-	if r.ContentLength > maxBody {
-		return nil, BodyTooLarge(maxBody)
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *Refusal) {
+	if r.ContentLength > limit {
+		return nil, BodyTooLarge(limit)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
-		return nil, BodyTooLarge(maxBody)
+		return nil, BodyTooLarge(limit)
 	}
 	if err != nil {
 		return nil, invalidBody("", "the body could not be read to its end")
@@ -110,6 +119,9 @@ func readObject(body []byte, members []member) (map[string]string, *Refusal) {
 			switch {
 			case err != nil:
 				return nil, syntaxRefusal(err, name)
+			case kind == jsontext.KindNull && known.clears:
+				values[name] = ""
+				continue
 			case kind == jsontext.KindNull:
 				continue
 			case token.String() == "" && !known.blank:
@@ -191,6 +203,10 @@ func invalidBody(field, message string) *Refusal {
 
 func invalidField(field, message string) *Refusal {
 	return &Refusal{Status: http.StatusBadRequest, Reason: ReasonInvalidField, Field: field, Message: message}
+}
+
+func invalidHeader(name, message string) *Refusal {
+	return &Refusal{Status: http.StatusBadRequest, Reason: ReasonInvalidHeader, Field: name, Message: message}
 }
 
 func missingField(field, message string) *Refusal {

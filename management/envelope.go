@@ -51,7 +51,9 @@ type keyData struct {
 	LastUsedUserAgent string `json:"lastUsedUserAgent,omitempty"`
 	Name              string `json:"name,omitempty"`
 	OrganizationID    string `json:"organizationId,omitempty"`
+	ReplacedBy        string `json:"replacedBy,omitempty"` // of a rotated key
 	RevokedAt         string `json:"revokedAt,omitempty"`
+	RevokedFor        string `json:"revokedFor,omitempty"`
 	Scope             string `json:"scope,omitempty"`
 	ServiceAccountID  string `json:"serviceAccountId,omitempty"`
 	UserID            string `json:"userId,omitempty"`
@@ -69,7 +71,9 @@ func newKeyData(key *apikey.Key) keyData {
 		LastUsedUserAgent: key.Usage.LastUsedUserAgent,
 		Name:              key.Name,
 		OrganizationID:    key.OrganizationID,
+		ReplacedBy:        key.ReplacedBy.String(),
 		RevokedAt:         timestamp(key.RevokedAt),
+		RevokedFor:        key.RevokedFor,
 		Scope:             key.Scope.String(),
 		ServiceAccountID:  key.ServiceAccountID,
 		UserID:            key.UserID,

@@ -72,10 +72,20 @@ func resourceAt(rest string) (found resource, id string, ok bool) {
 		return collection, "", true
 	}
 	id, ok = strings.CutPrefix(rest, "/")
-	if !ok || id == "" || strings.Contains(id, "/") {
+	if !ok || id == "" {
 		return nil, "", false
 	}
-	return oneKey, id, true
+	if found, ok = named[id]; ok {
+		return found, "", true
+	}
+	id, action, deeper := strings.Cut(id, "/")
+	switch {
+	case !deeper:
+		return oneKey, id, true
+	case action == "rotate":
+		return rotation, id, true
+	}
+	return nil, "", false
 }
 
 // Serve answers one call.
@@ -85,12 +95,17 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, call Call) {
 		writeEnvelope(w, r, http.StatusOK, data, "success", call.RequestID)
 		return
 	}
+	h.fail(w, r, call.RequestID, err)
+}
+
+// fail answers with what an error means to the client, and logs what it does not.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, requestID string, err error) {
 	refusal := h.refusal(err)
 	gone := errors.Is(err, context.Canceled) // the client left: nobody's fault
 	if refusal.Status >= http.StatusInternalServerError && !gone && h.Log != nil {
-		h.Log(r, call.RequestID, err)
+		h.Log(r, requestID, err)
 	}
-	refusal.Write(w, r, call.RequestID)
+	refusal.Write(w, r, requestID)
 }
 
 // answer does for every endpoint what all have in common. A stranger learns
@@ -176,9 +191,24 @@ func (h *Handler) refusal(err error) *Refusal {
 	if field, ok := errors.AsType[*apikey.FieldError](err); ok {
 		return invalidField(field.Field, field.Error())
 	}
+	if replayed, ok := errors.AsType[*apikey.Replayed](err); ok {
+		return IdempotencyReplayed(replayed.KeyID)
+	}
 	switch {
 	case errors.Is(err, apikey.ErrNotFound):
 		return NotFound()
+	case errors.Is(err, apikey.ErrDuplicate):
+		return Duplicate()
+	case errors.Is(err, apikey.ErrOnceReused):
+		return IdempotencyReused()
+	case errors.Is(err, apikey.ErrQuota):
+		return KeyLimit()
+	case errors.Is(err, apikey.ErrNotActive):
+		return NotActive()
+	case errors.Is(err, apikey.ErrOwner):
+		return NotOwner()
+	case errors.Is(err, apikey.ErrOwnLife):
+		return OwnLife()
 	case errors.Is(err, apikey.ErrScope):
 		return InsufficientScope(h.Realm)
 	case errors.Is(err, apikey.ErrCaller):

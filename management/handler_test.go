@@ -54,8 +54,8 @@ func TestOtherMethodsAreToldWhichThereAre(t *testing.T) {
 	id := s.mustCreate(t, alice, `{"name":"first"}`)["id"].(string)
 	for _, test := range []struct{ rest, allow, methods string }{
 		{"", "GET, HEAD, POST", "PUT PATCH DELETE OPTIONS TRACE CONNECT get post PROPFIND"},
-		{"/" + id, "DELETE, GET, HEAD", "POST PUT PATCH OPTIONS TRACE CONNECT delete"},
-		{"/nonsense", "DELETE, GET, HEAD", "POST"},
+		{"/" + id, "DELETE, GET, HEAD, PATCH", "POST PUT OPTIONS TRACE CONNECT delete"},
+		{"/nonsense", "DELETE, GET, HEAD, PATCH", "POST"},
 	} {
 		for method := range strings.FieldsSeq(test.methods) {
 			t.Run(method+test.rest, func(t *testing.T) {

@@ -2,11 +2,7 @@ package management
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"net/url"
-	"regexp"
-	"strconv"
 	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
@@ -20,18 +16,39 @@ var (
 	}
 	oneKey = resource{
 		http.MethodGet:    {run: get},
+		http.MethodPatch:  {run: update, scope: apikey.ScopeReadWrite, takes: updateMembers},
 		http.MethodDelete: {run: revoke, scope: apikey.ScopeReadWrite},
+	}
+	rotation = resource{
+		http.MethodPost: {run: rotate, scope: apikey.ScopeReadWrite, takes: rotateMembers},
+	}
+	// named are the resources with a name of their own, which no id has.
+	named = map[string]resource{
+		"self":   {http.MethodGet: {run: self}},
+		"verify": {http.MethodPost: {run: verify, scope: apikey.ScopeReadWrite, takes: verifyMembers}},
+		"revoke": {http.MethodPost: {run: revokeWhere, scope: apikey.ScopeReadWrite, takes: revokeMembers}},
 	}
 )
 
-var createMembers = []member{
-	{name: "name", required: true},
-	{name: "description", blank: true},
-	{name: "expiresAt"},
-	{name: "scope"},
-	{name: "serviceAccountId"},
-	{name: "userId", operator: true},
-}
+var (
+	createMembers = []member{
+		{name: "name", required: true},
+		{name: "description", blank: true},
+		{name: "expiresAt"},
+		{name: "scope"},
+		{name: "serviceAccountId"},
+		{name: "userId", operator: true},
+	}
+	updateMembers = []member{
+		{name: "name"},
+		{name: "description", blank: true, clears: true},
+		{name: "expiresAt", clears: true},
+		{name: "scope"},
+	}
+	rotateMembers = []member{{name: "gracePeriod"}, {name: "expiresAt"}}
+	verifyMembers = []member{{name: "key", required: true}}
+	revokeMembers = []member{{name: "userId"}, {name: "serviceAccountId"}, {name: "mintedBy"}}
+)
 
 // create makes a key and shows its token, this once.
 func create(x *exchange) (any, error) {
@@ -41,19 +58,25 @@ func create(x *exchange) (any, error) {
 		UserID:           x.body["userId"],
 		ServiceAccountID: x.body["serviceAccountId"],
 	}
+	var refusal *Refusal
 	if text, given := x.body["scope"]; given {
-		var ok bool
-		if what.Scope, ok = apikey.ParseScope(text); !ok {
-			return nil, invalidField("scope", `scope must be "read" or "read-write"`)
+		if what.Scope, refusal = readScope(text); refusal != nil {
+			return nil, refusal
 		}
 	}
 	if text, given := x.body["expiresAt"]; given {
-		var ok bool
-		if what.ExpiresAt, ok = parseTime(text); !ok {
-			return nil, invalidField("expiresAt", "expiresAt must be a time in the future in the form of RFC 3339, such as 2099-01-31T12:00:00Z")
+		if what.ExpiresAt, refusal = readEnd(text); refusal != nil {
+			return nil, refusal
 		}
 	}
+	if what.Once, refusal = x.once("create"); refusal != nil {
+		return nil, refusal
+	}
 	issued, err := x.ring.Issue(x.Context(), x.by, what)
+	return newKey(issued, err)
+}
+
+func newKey(issued apikey.Issued, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -62,97 +85,114 @@ func create(x *exchange) (any, error) {
 	return data, nil
 }
 
-// list shows a page of the keys of the caller's organization, newest first.
-func list(x *exchange) (any, error) {
-	query, refusal := parseListQuery(x.URL.RawQuery)
-	if refusal != nil {
+// get shows one key.
+func get(x *exchange) (any, error) { return onKey(x, x.ring.Get) }
+
+// self shows the caller his own key.
+func self(x *exchange) (any, error) {
+	x.id = x.by.KeyID.String()
+	return get(x)
+}
+
+// update changes a key, at once.
+func update(x *exchange) (any, error) {
+	var what apikey.Update
+	for field, text := range x.body {
+		switch field {
+		case "name":
+			what.Name = &text
+		case "description":
+			what.Description = &text
+		case "scope":
+			scope, refusal := readScope(text)
+			if refusal != nil {
+				return nil, refusal
+			}
+			what.Scope = &scope
+		case "expiresAt":
+			what.ExpiresAt = new(time.Time)
+			if text == "" {
+				continue // null: no end
+			}
+			end, refusal := readEnd(text)
+			if refusal != nil {
+				return nil, refusal
+			}
+			what.ExpiresAt = &end
+		}
+	}
+	return onKey(x, func(ctx context.Context, by apikey.Principal, id apikey.ID) (apikey.Key, error) {
+		return x.ring.Update(ctx, by, id, what)
+	})
+}
+
+// defaultGrace is how long an old token is accepted when nobody says so.
+const defaultGrace = 24 * time.Hour
+
+// rotate makes a key in the place of another and shows its token, this once.
+func rotate(x *exchange) (any, error) {
+	what := apikey.Rotate{Grace: defaultGrace}
+	var refusal *Refusal
+	if text, given := x.body["gracePeriod"]; given {
+		var ok bool
+		if what.Grace, ok = parseDuration(text); !ok {
+			return nil, invalidField("gracePeriod", `gracePeriod must be a duration such as "24h", "7d" or "0"`)
+		}
+	}
+	if text, given := x.body["expiresAt"]; given {
+		if what.ExpiresAt, refusal = readEnd(text); refusal != nil {
+			return nil, refusal
+		}
+	}
+	id, ok := apikey.ParseID(x.id)
+	if !ok {
+		return nil, NotFound()
+	}
+	if what.Once, refusal = x.once("rotate " + x.id); refusal != nil {
 		return nil, refusal
 	}
-	page, err := x.ring.List(x.Context(), x.by, query)
+	issued, err := x.ring.Rotate(x.Context(), x.by, id, what)
+	return newKey(issued, err)
+}
+
+// revoke ends a key, now and for good, and shows what is left of it.
+func revoke(x *exchange) (any, error) { return onKey(x, x.ring.Revoke) }
+
+// revokeWhere ends all keys of an owner, or all that a key has minted.
+func revokeWhere(x *exchange) (any, error) {
+	which := apikey.Filter{UserID: x.body["userId"], ServiceAccountID: x.body["serviceAccountId"]}
+	if text, given := x.body["mintedBy"]; given {
+		var ok bool
+		if which.MintedBy, ok = apikey.ParseID(text); !ok {
+			return nil, invalidField("mintedBy", "mintedBy must be the id of an API key")
+		}
+	}
+	revoked, err := x.ring.RevokeWhere(x.Context(), x.by, which)
 	if err != nil {
 		return nil, err
 	}
-	data := pageData{Items: make([]keyData, len(page.Keys)), NextCursor: page.Next.String()}
-	for i := range page.Keys {
-		data.Items[i] = newKeyData(&page.Keys[i])
-	}
-	return data, nil
+	return struct {
+		Revoked int `json:"revoked"`
+	}{revoked}, nil
 }
 
-// get shows one key.
-func get(x *exchange) (any, error) { return onKey(x, (*apikey.Keyring).Get) }
-
-// revoke ends a key, now and for good, and shows what is left of it.
-func revoke(x *exchange) (any, error) { return onKey(x, (*apikey.Keyring).Revoke) }
-
-func onKey(x *exchange, do func(*apikey.Keyring, context.Context, apikey.Principal, apikey.ID) (apikey.Key, error)) (any, error) {
-	id, ok := apikey.ParseID(x.id)
-	if !ok {
-		return nil, NotFound() // as for an id that nobody has
-	}
-	key, err := do(x.ring, x.Context(), x.by, id)
+// verify tells what key of the caller's organization a token belongs to.
+func verify(x *exchange) (any, error) {
+	key, err := x.ring.Inspect(x.Context(), x.by, x.body["key"])
 	if err != nil {
 		return nil, err
 	}
 	return newKeyData(&key), nil
 }
 
-// How many keys a page holds.
-const (
-	defaultLimit = 20
-	maxLimit     = 100
-)
-
-// parseListQuery reads the query of a list. A parameter that it does not know
-// is refused: a filter that is not applied shows what was not asked for.
-func parseListQuery(raw string) (apikey.ListQuery, *Refusal) {
-	query := apikey.ListQuery{Limit: defaultLimit}
-	parameters, err := url.ParseQuery(raw)
+func onKey(x *exchange, do func(context.Context, apikey.Principal, apikey.ID) (apikey.Key, error)) (any, error) {
+	id, ok := apikey.ParseID(x.id)
+	if !ok {
+		return nil, NotFound() // as for an id that nobody has
+	}
+	key, err := do(x.Context(), x.by, id)
 	if err != nil {
-		return query, badParameter("", "the query cannot be read: send name=value pairs, percent-encoded and joined by &")
+		return nil, err
 	}
-	for name, values := range parameters {
-		if name != "limit" && name != "cursor" {
-			return query, &Refusal{
-				Status: http.StatusBadRequest, Reason: ReasonUnknownParameter,
-				Message: "unknown query parameter: the parameters are limit and cursor",
-			}
-		}
-		if len(values) > 1 {
-			return query, badParameter(name, name+" is given twice: send each parameter once")
-		}
-	}
-	if parameters.Has("limit") {
-		limit, err := strconv.ParseUint(parameters.Get("limit"), 10, 16)
-		if err != nil || limit < 1 || limit > maxLimit {
-			return query, badParameter("limit", fmt.Sprintf("limit must be a number from 1 to %d", maxLimit))
-		}
-		query.Limit = int(limit)
-	}
-	if parameters.Has("cursor") {
-		var ok bool
-		if query.After, ok = apikey.ParseID(parameters.Get("cursor")); !ok {
-			return query, badParameter("cursor", "cursor must be the nextCursor of an earlier page")
-		}
-	}
-	return query, nil
-}
-
-func badParameter(name, message string) *Refusal {
-	return &Refusal{Status: http.StatusBadRequest, Reason: ReasonInvalidParameter, Field: name, Message: message}
-}
-
-// rfc3339 is the shape of RFC 3339 in capitals. time.Parse alone also takes a
-// comma before the fraction, a fraction of any length and an offset of +24:00.
-var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
-
-// parseTime reads an instant. The Keyring keeps it to the millisecond.
-func parseTime(text string) (time.Time, bool) {
-	if !rfc3339.MatchString(text) {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	// The zero time would make a key that never ends. Past the year 9999, which
-	// an offset can reach, RFC 3339 cannot write the time.
-	return t, err == nil && !t.IsZero() && t.UTC().Year() <= 9999
+	return newKeyData(&key), nil
 }

@@ -81,7 +81,7 @@ func TestQueryThatIsNotUnderstoodIsRefused(t *testing.T) {
 			if a.status != 400 || a.reason() != test.reason || a.field() != test.field {
 				t.Errorf("%d %s %q: %s", a.status, a.reason(), a.field(), a.message)
 			}
-			if a.reason() == "unknown_parameter" && !strings.Contains(a.message, "limit and cursor") {
+			if a.reason() == "unknown_parameter" && !strings.Contains(a.message, "cursor, limit, scope") {
 				t.Errorf("the known parameters are not named: %s", a.message)
 			}
 		})

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
 
 // Reason is the machine-readable cause of a refusal, `reason` in the envelope's
@@ -24,6 +26,7 @@ const (
 	ReasonInvalidField     Reason = "invalid_field"     // a field whose value cannot be accepted
 	ReasonUnknownParameter Reason = "unknown_parameter" // a query parameter that the call does not take
 	ReasonInvalidParameter Reason = "invalid_parameter" // a query parameter whose value cannot be accepted
+	ReasonInvalidHeader    Reason = "invalid_header"    // a header of the call whose value cannot be accepted
 	// 401
 	ReasonNoCredential Reason = "no_credential" // the request carries no key
 	ReasonInvalidToken Reason = "invalid_token" // the key is unknown, mistyped, expired or revoked
@@ -31,9 +34,17 @@ const (
 	ReasonInsufficientScope       Reason = "insufficient_scope"        // the key's scope is too small
 	ReasonOrganizationNotAdmitted Reason = "organization_not_admitted" // keys of this organization are not accepted here
 	ReasonCrossSite               Reason = "cross_site"                // a browser sent the write from another site
+	ReasonOperatorOnly            Reason = "operator_only"             // keys are managed by the operator only
+	ReasonNotOwner                Reason = "not_owner"                 // the key belongs to another user
+	ReasonOwnLife                 Reason = "own_life"                  // a key cannot lengthen its own life
+	ReasonKeyLimit                Reason = "key_limit"                 // the organization has as many keys as it may have
 	// 404 to 425
 	ReasonNotFound             Reason = "not_found"              // 404: absent, or of another organization
 	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // 405
+	ReasonDuplicate            Reason = "duplicate"              // 409: a key with this hash is there already
+	ReasonNotActive            Reason = "not_active"             // 409: revoked, expired or rotated
+	ReasonIdempotencyReplayed  Reason = "idempotency_replayed"   // 409: the call was made before
+	ReasonIdempotencyReused    Reason = "idempotency_reused"     // 422: the Idempotency-Key was sent with another call
 	ReasonBodyTooLarge         Reason = "body_too_large"         // 413
 	ReasonUnsupportedMediaType Reason = "unsupported_media_type" // 415
 	ReasonTooEarly             Reason = "too_early"              // 425: a write in replayable TLS early data
@@ -56,6 +67,8 @@ type Refusal struct {
 	Reason Reason
 	// Field is the field or query parameter that is to blame, if one is.
 	Field string
+	// KeyID is the key that a repeated call made.
+	KeyID apikey.ID
 	// Message tells a person what is wrong and what to do.
 	Message string
 	// Challenge is the WWW-Authenticate header, if the answer has one.
@@ -71,7 +84,18 @@ func (f *Refusal) Error() string { return f.Message }
 
 // Write answers r with the refusal; to HEAD it sends the headers only.
 func (f *Refusal) Write(w http.ResponseWriter, r *http.Request, requestID string) {
-	header := w.Header()
+	f.SetHeaders(w.Header())
+	data := struct {
+		Reason Reason `json:"reason"`
+		Field  string `json:"field,omitempty"`
+		ID     string `json:"id,omitempty"`
+	}{f.Reason, f.Field, f.KeyID.String()}
+	writeEnvelope(w, r, f.Status, data, f.Message, requestID)
+}
+
+// SetHeaders sets the headers that go with the status, for who writes an answer
+// of his own.
+func (f *Refusal) SetHeaders(header http.Header) {
 	if f.Challenge != "" {
 		header.Set("WWW-Authenticate", f.Challenge)
 	}
@@ -81,11 +105,6 @@ func (f *Refusal) Write(w http.ResponseWriter, r *http.Request, requestID string
 	if f.RetryAfter > 0 {
 		header.Set("Retry-After", strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
 	}
-	data := struct {
-		Reason Reason `json:"reason"`
-		Field  string `json:"field,omitempty"`
-	}{f.Reason, f.Field}
-	writeEnvelope(w, r, f.Status, data, f.Message, requestID)
 }
 
 // NoCredential refuses a request that carries no key: 401, with a challenge
@@ -132,6 +151,14 @@ func OrganizationNotAdmitted() *Refusal {
 	}
 }
 
+// OperatorOnly refuses a call where only the operator manages keys: 403.
+func OperatorOnly() *Refusal {
+	return &Refusal{
+		Status: http.StatusForbidden, Reason: ReasonOperatorOnly,
+		Message: "API keys are managed by the operator of this gateway: ask there",
+	}
+}
+
 // CrossSite refuses a write that a browser sent from a page of another site:
 // 403.
 func CrossSite() *Refusal {
@@ -159,8 +186,62 @@ func MethodNotAllowed(allow string) *Refusal {
 	}
 }
 
+// Duplicate refuses a key that was imported before: 409.
+func Duplicate() *Refusal {
+	return &Refusal{Status: http.StatusConflict, Reason: ReasonDuplicate, Field: "hash", Message: "a key with this hash is there already"}
+}
+
+// NotActive refuses to change a key that has ended, or was rotated: 409.
+func NotActive() *Refusal {
+	return &Refusal{
+		Status: http.StatusConflict, Reason: ReasonNotActive,
+		Message: "the API key is revoked, expired, or was rotated already: make a new one, or rotate the one that replaced it",
+	}
+}
+
+// NotOwner refuses to rotate the key of another user: 403.
+func NotOwner() *Refusal {
+	return &Refusal{
+		Status: http.StatusForbidden, Reason: ReasonNotOwner,
+		Message: "the API key belongs to another user, who has to do this",
+	}
+}
+
+// OwnLife refuses a key that would lengthen its own life: 403.
+func OwnLife() *Refusal {
+	return &Refusal{
+		Status: http.StatusForbidden, Reason: ReasonOwnLife, Field: "expiresAt",
+		Message: "an API key cannot lengthen its own life: rotate it, or use another key",
+	}
+}
+
+// KeyLimit refuses one more key than an organization may have: 403.
+func KeyLimit() *Refusal {
+	return &Refusal{
+		Status: http.StatusForbidden, Reason: ReasonKeyLimit,
+		Message: "the organization has as many active API keys as it may have: revoke one first",
+	}
+}
+
+// IdempotencyReplayed answers a call that was made before: 409. Its token was
+// shown then, and is kept nowhere.
+func IdempotencyReplayed(id apikey.ID) *Refusal {
+	return &Refusal{
+		Status: http.StatusConflict, Reason: ReasonIdempotencyReplayed, KeyID: id,
+		Message: "this call was made before, and its API key exists; the token cannot be shown again: revoke the key and make another if it was lost",
+	}
+}
+
+// IdempotencyReused refuses a call whose Idempotency-Key belongs to another: 422.
+func IdempotencyReused() *Refusal {
+	return &Refusal{
+		Status: http.StatusUnprocessableEntity, Reason: ReasonIdempotencyReused,
+		Message: "the Idempotency-Key was sent with another call before: use a new one for each call",
+	}
+}
+
 // BodyTooLarge refuses a body of more than limit bytes: 413.
-func BodyTooLarge(limit int) *Refusal {
+func BodyTooLarge(limit int64) *Refusal {
 	return &Refusal{
 		Status: http.StatusRequestEntityTooLarge, Reason: ReasonBodyTooLarge,
 		Message: fmt.Sprintf("the body is too large: send at most %d bytes", limit),

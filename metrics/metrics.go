@@ -51,6 +51,7 @@ func outcomeOf(reason apikey.Reason) Outcome {
 // nothing on a nil Metrics.
 type Metrics struct {
 	verdicts *prometheus.CounterVec
+	observed *prometheus.CounterVec
 	checks   *prometheus.HistogramVec
 	changes  *prometheus.CounterVec
 	flushes  prometheus.Histogram
@@ -74,6 +75,8 @@ func newMetrics() *Metrics {
 	m := &Metrics{
 		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts(name("verdicts_total",
 			"Checks of requests, by how they ended and why.")), []string{"outcome", "reason"}),
+		observed: prometheus.NewCounterVec(prometheus.CounterOpts(name("observed_refusals_total",
+			"Requests that passed a gate that only observes, and would have been refused.")), []string{"outcome", "reason"}),
 		checks: prometheus.NewHistogramVec(histogram("check_duration_seconds",
 			"Time that the check of a request took.",
 			[]float64{5e-7, 1e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1}), []string{"outcome"}),
@@ -112,7 +115,7 @@ func Register(registry *prometheus.Registry) (*Metrics, error) {
 		return process, nil
 	}
 	for _, c := range []prometheus.Collector{
-		process.verdicts, process.checks, process.changes, process.flushes, process.dropped, process.stores, process.perKey.requests,
+		process.verdicts, process.observed, process.checks, process.changes, process.flushes, process.dropped, process.stores, process.perKey.requests,
 	} {
 		if err := register(registry, c); err != nil {
 			return nil, err
@@ -137,6 +140,13 @@ func (m *Metrics) Checked(reason apikey.Reason, took time.Duration) {
 	}
 	m.verdict[reason].Inc()
 	m.check[outcomeOf(reason)].Observe(took.Seconds())
+}
+
+// ObservedRefusal counts a request that passed and would have been refused.
+func (m *Metrics) ObservedRefusal(reason apikey.Reason) {
+	if m != nil {
+		m.observed.WithLabelValues(outcomeOf(reason).String(), reason.String()).Inc()
+	}
 }
 
 // Changed counts a change of a key.

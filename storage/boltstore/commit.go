@@ -136,7 +136,7 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 // reopen closes a database in which a write has failed, and opens what the disk
 // has.
 func (s *Store) reopen(db *database, cause error) (*database, error) {
-	s.log.Error("a write to the key store failed; opening it again", zap.String("path", s.path), zap.Error(cause))
+	s.log().Error("a write to the key store failed; opening it again", zap.String("path", s.path), zap.Error(cause))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db.CompareAndSwap(db, nil) {

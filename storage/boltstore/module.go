@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 	"github.com/caddy-apikeys/caddy-apikeys/storage"
@@ -84,7 +85,7 @@ func (d *Driver) Identity() string { return "bolt:" + d.path }
 
 // Open implements [storage.Driver].
 func (d *Driver) Open(context.Context) (apikey.Store, error) {
-	s, err := Open(d.path, WithLogger(caddy.Log().Named(storage.Namespace+".bolt")))
+	s, err := Open(d.path, WithLogger(func() *zap.Logger { return caddy.Log().Named(storage.Namespace + ".bolt") }))
 	if err != nil {
 		return nil, err // not a nil *Store in an interface that is not nil
 	}

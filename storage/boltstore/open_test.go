@@ -192,7 +192,7 @@ func TestAMissingFileIsCreatedForItsOwnerAloneAndLoudly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "directory")
 	path := filepath.Join(dir, "keys.db")
 	core, logs := observer.New(zapcore.InfoLevel)
-	s, err := boltstore.Open(path, boltstore.WithLogger(zap.New(core)))
+	s, err := boltstore.Open(path, boltstore.WithLogger(func() *zap.Logger { return zap.New(core) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestAFileThatOthersCouldReadIsTightenedWithAWarning(t *testing.T) {
 			t.Fatal(err)
 		}
 		core, logs := observer.New(zapcore.InfoLevel)
-		s, err := boltstore.Open(path, boltstore.WithLogger(zap.New(core)))
+		s, err := boltstore.Open(path, boltstore.WithLogger(func() *zap.Logger { return zap.New(core) }))
 		if err != nil {
 			t.Fatal(err)
 		}

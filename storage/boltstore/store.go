@@ -43,7 +43,7 @@ import (
 type Store struct {
 	path string
 	file os.FileInfo // the file that was opened, to notice another one in its place
-	log  *zap.Logger
+	log  func() *zap.Logger
 
 	db atomic.Pointer[database] // nil while there is none to use
 
@@ -66,13 +66,10 @@ var _ apikey.Store = (*Store)(nil)
 type Option func(*Store)
 
 // WithLogger says where to log what an operator should know: a file that was
-// created empty, was readable by others, or fails. The default is nowhere.
-func WithLogger(log *zap.Logger) Option {
-	return func(s *Store) {
-		if log != nil {
-			s.log = log
-		}
-	}
+// created empty, was readable by others, or fails. log is called for each line,
+// because a store outlives the configuration of the log. The default is nowhere.
+func WithLogger(log func() *zap.Logger) Option {
+	return func(s *Store) { s.log = log }
 }
 
 // Open opens the key store in the file at path. When there is no such file, it
@@ -83,7 +80,7 @@ func WithLogger(log *zap.Logger) Option {
 func Open(path string, options ...Option) (*Store, error) {
 	s := &Store{
 		path:    canonical(path),
-		log:     zap.NewNop(),
+		log:     zap.NewNop,
 		queue:   make(chan *update),
 		closing: make(chan struct{}),
 		served:  make(chan struct{}),
@@ -111,7 +108,7 @@ func (s *Store) openFirst() (*database, error) {
 			return nil, fmt.Errorf("creating it: %w", err)
 		}
 		if created {
-			s.log.Warn("created an empty key store: no key is valid until one is issued", zap.String("path", s.path))
+			s.log().Warn("created an empty key store: no key is valid until one is issued", zap.String("path", s.path))
 		}
 	}
 	info, err := inspect(s.path)
@@ -135,7 +132,7 @@ func (s *Store) tighten(info os.FileInfo) {
 	if mode&0o077 == 0 || runtime.GOOS == "windows" {
 		return
 	}
-	log := s.log.With(zap.String("path", s.path), zap.Stringer("mode", mode))
+	log := s.log().With(zap.String("path", s.path), zap.Stringer("mode", mode))
 	if err := os.Chmod(s.path, mode&^0o077); err != nil {
 		log.Warn("other users of this machine can get at the key store; set its mode to 0600", zap.Error(err))
 		return

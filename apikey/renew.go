@@ -1,0 +1,81 @@
+package apikey
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// Digests that were made in an earlier way are made anew when the key is next
+// used, for that is when its secret is known. The writes wait in a short queue:
+// who finds it full comes again with a later request.
+const maxRenewals = 1000
+
+type renewals struct {
+	mu      sync.Mutex
+	waiting map[ID]renewal
+}
+
+type renewal struct{ from, to digest }
+
+func (k *Keyring) renew(id ID, from, to digest) {
+	k.renewals.mu.Lock()
+	defer k.renewals.mu.Unlock()
+	if len(k.renewals.waiting) < maxRenewals {
+		if k.renewals.waiting == nil {
+			k.renewals.waiting = make(map[ID]renewal)
+		}
+		k.renewals.waiting[id] = renewal{from, to}
+	}
+}
+
+// writeRenewals brings the digests to the store. A record that has changed its
+// digest meanwhile stays as it is.
+func (k *Keyring) writeRenewals(ctx context.Context) {
+	k.renewals.mu.Lock()
+	waiting := k.renewals.waiting
+	k.renewals.waiting = nil
+	k.renewals.mu.Unlock()
+	if len(waiting) == 0 {
+		return
+	}
+	err := k.update(ctx, "renew", func(tx Tx) error {
+		for id, digests := range waiting {
+			if err := renewIn(tx, id, digests); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrOutcomeUnknown) {
+		return // the observer was told; the keys stay good as they are
+	}
+	for id := range waiting {
+		k.index.change(id)
+	}
+	k.kindsChanged()
+}
+
+func renewIn(tx Tx, id ID, digests renewal) error {
+	r, err := getRecord(tx, id)
+	if err != nil || r == nil || r.digest != digests.from {
+		return err
+	}
+	if digests.to.algorithm.foreign() {
+		if taken, err := tx.Get(TableForeign, digests.to.foreignKey()); err != nil || taken != nil {
+			return err // the token was imported twice, by different hashes
+		}
+	}
+	if err := countDigest(tx, &digests.from, -1); err != nil {
+		return err
+	}
+	if err := countDigest(tx, &digests.to, 1); err != nil {
+		return err
+	}
+	if r.digest = digests.to; r.digest.algorithm.foreign() {
+		if err := errors.Join(tx.Delete(TableForeign, digests.from.foreignKey()), tx.Put(TableForeign, digests.to.foreignKey(), id[:])); err != nil {
+			return err
+		}
+	}
+	return tx.Put(TableKeys, id[:], r.encode())
+}

@@ -1,0 +1,131 @@
+package apikey
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Revoke ends a key for good. When it returns without an error, the key is
+// refused to every request that starts from then on. Revoking a revoked key
+// changes nothing and returns its record.
+func (k *Keyring) Revoke(ctx context.Context, by Principal, id ID) (Key, error) {
+	return k.revoke(ctx, by, id, "")
+}
+
+// RevokeLeaked ends the key of a token that somebody reported to be public. It
+// acts for the operator. What is not a token of a key here is ErrNotFound.
+func (k *Keyring) RevokeLeaked(ctx context.Context, token string) (Key, error) {
+	v, err := k.Verify(ctx, token)
+	if err != nil {
+		return Key{}, err
+	}
+	if v.KeyID.IsZero() {
+		return Key{}, ErrNotFound
+	}
+	return k.revoke(ctx, Operator(""), v.KeyID, CauseLeaked)
+}
+
+// CauseLeaked is the RevokedFor of a key whose token became public.
+const CauseLeaked = "leaked"
+
+func (k *Keyring) revoke(ctx context.Context, by Principal, id ID, cause string) (Key, error) {
+	if by.Scope != ScopeReadWrite {
+		return Key{}, ErrScope
+	}
+	now := fromMillis(k.clock().UnixMilli())
+	pending := k.recorder.pending(id)
+	var key Key
+	changed := false // by any run: the last may find what the one before left
+	err := k.update(ctx, "revoke", func(tx Tx) error {
+		if !changed || id != by.KeyID { // else an earlier run ended the caller's own key
+			if err := checkCaller(tx, by, now); err != nil {
+				return err
+			}
+		}
+		r, err := getOwn(tx, by, id)
+		if err != nil {
+			return err
+		}
+		done, err := r.revokeIn(tx, now, cause)
+		if err != nil {
+			return err
+		}
+		changed = changed || done
+		key = r.Key
+		if err := addUsage(tx, &key, pending); !errors.Is(err, errDamaged) {
+			return err
+		}
+		return nil // a key must not live on because its usage is damaged
+	})
+	// Also when it failed: the key may be revoked all the same. Not when it was
+	// refused: nobody may drive another's key out of the index.
+	if err == nil || changed {
+		k.index.change(id)
+	}
+	if err != nil {
+		return Key{}, refusalOr("revoking key "+id.String(), err)
+	}
+	if changed {
+		k.observer.Changed(ctx, Change{Kind: ChangeRevoked, Key: key, By: by})
+	}
+	return key, nil
+}
+
+// revokeIn revokes a key, unless it is.
+func (r *record) revokeIn(tx Tx, now time.Time, cause string) (done bool, err error) {
+	if r.Revoked() {
+		return false, nil
+	}
+	r.RevokedAt, r.RevokedFor = now, cause
+	return true, errors.Join(
+		count(tx, countRevoked, 1),
+		count(tx, countLive(r.OrganizationID), -1),
+		tx.Put(TableKeys, r.ID[:], r.encode()),
+	)
+}
+
+// revokeSlice is how many keys are looked for at a time.
+const revokeSlice = 500
+
+// RevokeWhere ends the active keys of the caller's organization that a filter
+// lets through, and returns how many it ended. After an error it
+// may have ended some, and can be called again. A filter without a condition is
+// refused.
+func (k *Keyring) RevokeWhere(ctx context.Context, by Principal, which Filter) (revoked int, err error) {
+	if by.Scope != ScopeReadWrite {
+		return 0, ErrScope
+	}
+	if which == (Filter{}) {
+		return 0, &FieldError{"userId", "or serviceAccountId or mintedBy is required: it says whose keys to revoke"}
+	}
+	which.Status = StatusActive
+	own := false // the caller's own key goes last: the rest would be refused to it
+	before := 0
+	for after, more := (ID{}), true; more; {
+		page, err := k.List(ctx, by, ListQuery{Filter: which, After: after, Limit: revokeSlice})
+		if err != nil {
+			return revoked, err
+		}
+		for i := range page.Keys {
+			if own = own || page.Keys[i].ID == by.KeyID; page.Keys[i].ID == by.KeyID {
+				continue
+			}
+			if _, err := k.Revoke(ctx, by, page.Keys[i].ID); err != nil && !errors.Is(err, ErrNotFound) {
+				return revoked, err
+			}
+			revoked++
+		}
+		after, more = page.Next, !page.Next.IsZero()
+		if !more && revoked > before { // until a pass finds none: these keys may have made others
+			before, more = revoked, true
+		}
+	}
+	if own {
+		if _, err := k.Revoke(ctx, by, by.KeyID); err != nil {
+			return revoked, err
+		}
+		revoked++
+	}
+	return revoked, nil
+}

@@ -1,0 +1,169 @@
+package caddymodule
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/logging"
+	"go.uber.org/zap/zapcore"
+)
+
+func init() { caddy.RegisterModule(new(LogFilter)) }
+
+// LogFilter takes API keys out of a log field and all that is in it. Put it on
+// `request`, where it finds what clients have written into URLs and headers:
+//
+//	log {
+//		format filter {
+//			request api_key
+//		}
+//	}
+//
+// Caddy copies the request for its access log before any handler runs, so that a
+// handler cannot do this.
+type LogFilter struct {
+	// Headers that are taken out whole, as those that carry keys of other
+	// makes. Default: `X-Api-Key`.
+	Headers []string `json:"headers,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*LogFilter) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.logging.encoders.filter.api_key", New: func() caddy.Module { return new(LogFilter) }}
+}
+
+// UnmarshalCaddyfile sets up the filter:
+//
+//	<field> api_key [<header...>]
+func (f *LogFilter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	f.Headers = d.RemainingArgs()
+	if d.NextBlock(0) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// Provision sets up the filter.
+func (f *LogFilter) Provision(caddy.Context) error {
+	if len(f.Headers) == 0 {
+		f.Headers = []string{foreignKeyHeader}
+	}
+	return nil
+}
+
+// tokenShape is a token of any prefix, whatever it is glued to. What follows the
+// prefix goes.
+var tokenShape = regexp.MustCompile(`([0-9A-Za-z](?:_|%5[Ff]))[0-9A-Za-z]{71,}`)
+
+const redacted = "REDACTED"
+
+// redact takes tokens out of a text. One that hides behind percent-encoding takes
+// all of the text with it.
+func redact(text string) string {
+	text = tokenShape.ReplaceAllString(text, "${1}"+redacted)
+	if strings.Contains(text, "%") && tokenShape.MatchString(percentDecoded(text)) {
+		return redacted
+	}
+	return text
+}
+
+var percentEncoded = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+// percentDecoded decodes what can be decoded: a stray % elsewhere changes nothing.
+func percentDecoded(text string) string {
+	return percentEncoded.ReplaceAllStringFunc(text, func(code string) string {
+		c, _ := strconv.ParseUint(code[1:], 16, 8)
+		return string([]byte{byte(c)})
+	})
+}
+
+// Filter implements logging.LogFieldFilter.
+func (f *LogFilter) Filter(in zapcore.Field) zapcore.Field {
+	switch value := in.Interface.(type) {
+	case zapcore.ObjectMarshaler:
+		in.Interface = redactedObject{f, value}
+	case zapcore.ArrayMarshaler:
+		in.Interface = redactedArray{f, value}
+	default:
+		in.String = redact(in.String)
+	}
+	return in
+}
+
+func (f *LogFilter) secret(name string) bool {
+	return slices.ContainsFunc(f.Headers, func(header string) bool { return strings.EqualFold(header, name) })
+}
+
+type redactedObject struct {
+	filter *LogFilter
+	zapcore.ObjectMarshaler
+}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (o redactedObject) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	return o.ObjectMarshaler.MarshalLogObject(objectRedactor{enc, o.filter})
+}
+
+type redactedArray struct {
+	filter *LogFilter
+	zapcore.ArrayMarshaler
+}
+
+// MarshalLogArray implements zapcore.ArrayMarshaler.
+func (a redactedArray) MarshalLogArray(enc zapcore.ArrayEncoder) error {
+	return a.ArrayMarshaler.MarshalLogArray(arrayRedactor{enc, a.filter})
+}
+
+// objectRedactor passes on what an object logs of itself, without tokens.
+type objectRedactor struct {
+	zapcore.ObjectEncoder
+	filter *LogFilter
+}
+
+func (o objectRedactor) AddString(key, value string) {
+	if o.filter.secret(key) {
+		value = redacted
+	}
+	o.ObjectEncoder.AddString(key, redact(value))
+}
+
+func (o objectRedactor) AddByteString(key string, value []byte) { o.AddString(key, string(value)) }
+
+func (o objectRedactor) AddObject(key string, value zapcore.ObjectMarshaler) error {
+	return o.ObjectEncoder.AddObject(key, redactedObject{o.filter, value})
+}
+
+func (o objectRedactor) AddArray(key string, value zapcore.ArrayMarshaler) error {
+	if o.filter.secret(key) {
+		o.ObjectEncoder.AddString(key, redacted)
+		return nil
+	}
+	return o.ObjectEncoder.AddArray(key, redactedArray{o.filter, value})
+}
+
+type arrayRedactor struct {
+	zapcore.ArrayEncoder
+	filter *LogFilter
+}
+
+func (a arrayRedactor) AppendString(value string)     { a.ArrayEncoder.AppendString(redact(value)) }
+func (a arrayRedactor) AppendByteString(value []byte) { a.AppendString(string(value)) }
+func (a arrayRedactor) AppendObject(value zapcore.ObjectMarshaler) error {
+	return a.ArrayEncoder.AppendObject(redactedObject{a.filter, value})
+}
+
+func (a arrayRedactor) AppendArray(value zapcore.ArrayMarshaler) error {
+	return a.ArrayEncoder.AppendArray(redactedArray{a.filter, value})
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner      = (*LogFilter)(nil)
+	_ caddyfile.Unmarshaler  = (*LogFilter)(nil)
+	_ logging.LogFieldFilter = (*LogFilter)(nil)
+)
