@@ -206,7 +206,9 @@ func TestLongRequestsGoOnWithoutTheStore(t *testing.T) {
 	g.runs("a stream", s)
 	restore()
 	earliest := time.Now().Add(cancelAfter)
-	g.revoke(k)
+	g.await("the store to take writes again", func() bool { // it is opened again once a second
+		return g.operate("DELETE", "/api_keys/keys/"+k.ID, "").Status == 200
+	})
 	g.endsAfter("the stream", s, earliest)
 	g.watched(0)
 }
