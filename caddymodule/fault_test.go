@@ -24,6 +24,8 @@ func (g *gateway) cut() (restore func()) {
 		if err := os.WriteFile(g.storePath(), content, 0o600); err != nil {
 			g.Fatal(err)
 		}
+		// A store that a write has found damaged is opened again once a second.
+		g.await("the store to be back", func() bool { ready, _ := g.ready(); return ready })
 	}
 }
 
