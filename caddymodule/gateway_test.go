@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -84,14 +86,26 @@ func (g *gateway) overHTTP2() {
 	g.client = newClient(g, &http.Transport{Protocols: protocols})
 }
 
+var addressesTaken = make(map[string]bool)
+
+// freeAddress returns an address that nobody listens at, and no address twice. It
+// keeps away from the ports that the system gives to connections, and from those
+// that the tests of cmd/caddy choose from at the same time.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 3000+rand.IntN(7000))
+		if addressesTaken[address] {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			addressesTaken[address] = true
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("found no free address")
+	return ""
 }
 
 // config returns the JSON configuration for start and load.
