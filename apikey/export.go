@@ -11,8 +11,8 @@ type Exported struct {
 	Key Key
 	// Algorithm and Hash tell of the digest that the store has: "sha256" and
 	// "hmac-sha256" of the 43 characters of a token before its last six, or,
-	// with "token-" before them, "token-sha512" too, of the whole of a token
-	// that was made elsewhere. Pepper is the id of the pepper, if there is one.
+	// with "token-" before them, of the whole of a token that was made
+	// elsewhere; of "token-sha512-256" it is the first 256 bits of SHA-512. Pepper is the id of the pepper, if there is one.
 	Algorithm string
 	Hash      string
 	Pepper    string

@@ -70,12 +70,27 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_ttl":          duration(&a.MaxTTL),
 		"default_ttl":      duration(&a.DefaultTTL),
 		"pepper": func(d *caddyfile.Dispenser) error {
-			var secret string
-			err := one(&secret)(d)
-			a.Peppers = append(a.Peppers, secret)
-			return err
+			args := d.RemainingArgs()
+			if len(args) != 1 || args[0] == "" { // an error of Caddy's own would repeat them
+				return d.Err("pepper takes one argument, a placeholder such as {file./etc/caddy/pepper}")
+			}
+			a.Peppers = append(a.Peppers, args[0])
+			return nil
 		},
-		"import_secret":             pair(&a.ImportSecrets),
+		"import_secret": func(d *caddyfile.Dispenser) error {
+			args := d.RemainingArgs()
+			if len(args) != 2 || args[1] == "" {
+				return d.Err("import_secret takes two arguments, a name and a placeholder such as {file./etc/caddy/secret}")
+			}
+			if _, ok := a.ImportSecrets[args[0]]; ok {
+				return d.Errf("import_secret %s is given twice", args[0])
+			}
+			if a.ImportSecrets == nil {
+				a.ImportSecrets = make(map[string]string)
+			}
+			a.ImportSecrets[args[0]] = args[1]
+			return nil
+		},
 		"usage":                     one(&a.Usage),
 		"usage_resolution":          duration(&a.UsageResolution),
 		"retention":                 duration(&a.Retention),

@@ -203,6 +203,10 @@ type statsData struct {
 
 // ServeStats tells how many keys there are, and how the index does.
 func (h *Handler) ServeStats(w http.ResponseWriter, r *http.Request, requestID string) {
+	if r.Method != http.MethodGet {
+		MethodNotAllowed("GET").Write(w, r, requestID)
+		return
+	}
 	keyring, err := h.Keyring()
 	var keys apikey.Stats
 	if err == nil {
