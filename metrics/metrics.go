@@ -94,6 +94,9 @@ func newMetrics() *Metrics {
 	for _, reason := range apikey.Reasons() {
 		outcome := outcomeOf(reason)
 		m.verdict = append(m.verdict, m.verdicts.WithLabelValues(outcome.String(), reason.String()))
+		if outcome != Allowed {
+			m.observed.WithLabelValues(outcome.String(), reason.String())
+		}
 	}
 	for outcome := range outcomeCount {
 		m.check[outcome] = m.checks.WithLabelValues(outcome.String())
