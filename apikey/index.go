@@ -15,8 +15,8 @@ import (
 // It is a set-associative table of fixed size without pointers into it: an id
 // chooses a set, and a set has eight entries. Readers take no lock. They read an
 // entry between two looks at its sequence number and start over when it moved.
-// Writers hold the lock of the entry's stripe. The collector sees a few large
-// arrays without pointers, whatever the number of keys.
+// Writers hold the lock of the entry's stripe. The collector sees none of it but
+// the clients of keys whose usage is to be flushed (see index_memory.go).
 //
 // An entry also collects the usage of its key (see usage.go), so it is never
 // given to another key while a use in it has not reached the store.
@@ -107,12 +107,12 @@ func newIndex(capacity int) *index {
 	sets := 1 << bits.Len(uint(capacity-1)/ways)
 	x := &index{
 		setMask: uint64(sets - 1),
-		tags:    make([]atomic.Uint64, sets*ways),
-		words:   make([]atomic.Uint64, sets*ways*entryWords),
 		clients: make([]atomic.Pointer[client], sets*ways),
 		dirty:   make([]atomic.Uint64, (sets*ways+63)/64),
 		ghosts:  make([]ghosts, sets),
 	}
+	x.tags = wordsOutsideHeap(x, sets*ways)
+	x.words = wordsOutsideHeap(x, sets*ways*entryWords)
 	for i := range x.stripes {
 		x.stripes[i].text.Store(new(textBlock))
 	}

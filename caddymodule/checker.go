@@ -112,10 +112,16 @@ func clientIP(r *http.Request) string {
 	return address
 }
 
-// noteKey adds the id of the key to the access log, when the request had the
-// secret to it.
+// noteKey adds the id of the key to the access log, if there is one, when the
+// request had the secret to it.
 func noteKey(r *http.Request, v *apikey.Verdict) {
-	if fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok && v.KeyName != "" {
+	if v.KeyName == "" {
+		return
+	}
+	if server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs == nil {
+		return // a field costs three allocations, written or not
+	}
+	if fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		fields.Set(zap.String("api_key_id", v.KeyName))
 	}
 }

@@ -1,9 +1,15 @@
 package caddymodule
 
-// LongRequests tells the tests from outside how many requests are watched, and
+// WatchedRequests tells the tests from outside how many requests are watched, and
 // whether anybody watches.
-func LongRequests() (requests int, watching bool) {
-	running.mu.Lock()
-	defer running.mu.Unlock()
-	return len(running.requests), running.watching
+func WatchedRequests() (requests int, watching bool) {
+	for i := range running.shards {
+		s := &running.shards[i]
+		s.mu.Lock()
+		for r := s.oldest; r != nil; r = r.newer {
+			requests++
+		}
+		s.mu.Unlock()
+	}
+	return requests, running.watching.Load()
 }

@@ -175,8 +175,8 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if g.CancelAfter < 0 {
 		return next.ServeHTTP(w, r)
 	}
-	r, ended := limited(r, id.keyring, id.verdict.KeyID, time.Duration(g.CancelAfter))
-	defer ended()
+	r, watched := running.watched(r, id, time.Duration(g.CancelAfter))
+	defer watched.end()
 	return next.ServeHTTP(w, r)
 }
 

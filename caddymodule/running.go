@@ -2,74 +2,96 @@ package caddymodule
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
 
-// Requests that run for long are watched: when their key dies, they are
-// cancelled. A request is only looked at when it has run for as long as one may
-// outlive its key, so that the rest pay for a timer and nothing else.
+// Accepted requests are watched while they run: when their key dies, they are
+// cancelled. Every request pays for it, so that it is a place in a list, and a
+// timer only for all together.
 
-// running are the long requests of the process. They outlive the configuration
+// running are the accepted requests of the process. They outlive the configuration
 // that let them in.
-var running = watchlist{requests: make(map[*longRequest]struct{})}
+var running watchlist
 
 type watchlist struct {
-	mu       sync.Mutex
-	requests map[*longRequest]struct{}
-	watching bool // a goroutine looks after them
+	shards   [64]watchShard
+	watching atomic.Bool   // a goroutine looks after them
+	looks    atomic.Uint32 // how often it has
 }
 
-// longRequest is a request that an accepted key has begun.
-type longRequest struct {
+// watchShard is a part of the watchlist, so that requests do not wait for each
+// other. Requests come to any of them, by chance.
+type watchShard struct {
+	mu             sync.Mutex
+	oldest, newest *runningRequest
+	_              [40]byte // keeps neighbours off the same cache line
+}
+
+// runningRequest is a request that an accepted key has begun.
+type runningRequest struct {
 	keyring *apikey.Keyring
 	key     apikey.ID
 	grace   time.Duration
 	cancel  context.CancelFunc
-	timer   *time.Timer
-	ended   bool // guarded by the watchlist
+	began   uint32 // the looks there had been
+
+	shard        *watchShard
+	older, newer *runningRequest // guarded by the shard
 }
 
-// watchInterval is how often the keys of long requests are looked at.
+// watchInterval is how often the keys of running requests are looked at.
 const watchInterval = time.Second
 
-// limited returns a request that is cancelled when it still runs so long after its
-// key has died, and what must be called when it has ended.
-func limited(r *http.Request, keyring *apikey.Keyring, key apikey.ID, grace time.Duration) (*http.Request, func()) {
+// watched returns a request that is cancelled when it still runs so long after its
+// key has died. The second result must be ended with it.
+func (w *watchlist) watched(r *http.Request, id *identity, grace time.Duration) (*http.Request, *runningRequest) {
 	ctx, cancel := context.WithCancel(r.Context())
-	long := &longRequest{keyring: keyring, key: key, grace: grace, cancel: cancel}
-	long.timer = time.AfterFunc(grace, func() { running.add(long) })
-	return r.WithContext(ctx), long.end
-}
-
-func (l *longRequest) end() {
-	if !l.timer.Stop() {
-		running.remove(l)
+	running := &runningRequest{
+		keyring: id.keyring, key: id.verdict.KeyID, grace: grace, cancel: cancel,
+		began: w.looks.Load(), shard: &w.shards[rand.Uint32()%uint32(len(w.shards))],
 	}
-	l.cancel()
-}
-
-func (w *watchlist) add(l *longRequest) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if l.ended {
-		return // in the moment in which the timer fired
-	}
-	w.requests[l] = struct{}{}
-	if !w.watching {
-		w.watching = true
+	running.shard.add(running)
+	if !w.watching.Load() && w.watching.CompareAndSwap(false, true) {
 		go w.watch()
 	}
+	return r.WithContext(ctx), running
 }
 
-func (w *watchlist) remove(l *longRequest) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	l.ended = true
-	delete(w.requests, l)
+func (r *runningRequest) end() {
+	r.shard.remove(r)
+	r.cancel()
+}
+
+func (s *watchShard) add(r *runningRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.older = s.newest; r.older == nil {
+		s.oldest = r
+	} else {
+		r.older.newer = r
+	}
+	s.newest = r
+}
+
+func (s *watchShard) remove(r *runningRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.older == nil {
+		s.oldest = r.newer
+	} else {
+		r.older.newer = r.newer
+	}
+	if r.newer == nil {
+		s.newest = r.older
+	} else {
+		r.newer.older = r.older
+	}
 }
 
 // watch ends when there is nothing left to look after.
@@ -77,42 +99,68 @@ func (w *watchlist) watch() {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for range tick.C {
-		if !w.look() {
+		if w.look() {
+			continue
+		}
+		w.watching.Store(false)
+		// A request that came meanwhile relied on this goroutine.
+		if w.empty() || !w.watching.CompareAndSwap(false, true) {
 			return
 		}
 	}
 }
 
-// look cancels the requests of dead keys. It reports false when none are left.
-func (w *watchlist) look() bool {
-	w.mu.Lock()
-	all := make([]*longRequest, 0, len(w.requests))
-	for l := range w.requests {
-		all = append(all, l)
+func (w *watchlist) empty() bool {
+	for i := range w.shards {
+		s := &w.shards[i]
+		s.mu.Lock()
+		empty := s.oldest == nil
+		s.mu.Unlock()
+		if !empty {
+			return false
+		}
 	}
-	w.watching = len(all) > 0
-	w.mu.Unlock()
+	return true
+}
+
+// look cancels the requests of dead keys. It reports false when there was none of
+// any key.
+func (w *watchlist) look() (any bool) {
+	looks := w.looks.Add(1)
+	var long []*runningRequest
+	for i := range w.shards {
+		s := &w.shards[i]
+		s.mu.Lock()
+		any = any || s.oldest != nil
+		// One that has run for less than it may outlive its key has nothing to
+		// fear yet.
+		for r := s.oldest; r != nil; r = r.newer {
+			if time.Duration(looks-r.began)*watchInterval > r.grace {
+				long = append(long, r)
+			}
+		}
+		s.mu.Unlock()
+	}
 
 	type query struct {
 		keyring *apikey.Keyring
 		key     apikey.ID
 	}
 	ends := make(map[query]time.Time)
-	for _, l := range all {
-		q := query{l.keyring, l.key}
+	for _, r := range long {
+		q := query{r.keyring, r.key}
 		end, known := ends[q]
 		if !known {
 			ctx, cancel := context.WithTimeout(context.Background(), watchInterval)
 			// A key that cannot be looked up counts as alive: a disk that
 			// is gone must not end the streams of everybody.
-			end, _ = l.keyring.EndOf(ctx, l.key)
+			end, _ = r.keyring.EndOf(ctx, r.key)
 			cancel()
 			ends[q] = end
 		}
-		if !end.IsZero() && l.keyring.Now().Sub(end) >= l.grace {
-			l.cancel()
-			w.remove(l)
+		if !end.IsZero() && r.keyring.Now().Sub(end) >= r.grace {
+			r.cancel()
 		}
 	}
-	return len(all) > 0
+	return any
 }

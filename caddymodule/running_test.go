@@ -100,7 +100,7 @@ func (g *gateway) runs(what string, s *stream) {
 func (g *gateway) watched(n int) {
 	g.Helper()
 	g.await(fmt.Sprintf("%d watched requests", n), func() bool {
-		requests, watching := caddymodule.LongRequests()
+		requests, watching := caddymodule.WatchedRequests()
 		return requests == n && watching == (n > 0)
 	})
 }
@@ -211,7 +211,7 @@ func TestLongRequestsGoOnWithoutTheStore(t *testing.T) {
 	g.watched(0)
 }
 
-func TestShortRequestsAreNotWatched(t *testing.T) {
+func TestEndedRequestsAreNotWatched(t *testing.T) {
 	g := start(t, ``, longSite(startEvents(t)))
 	k := g.issue(writer)
 	for range 20 {

@@ -19,9 +19,13 @@ const (
 	maxValueBytes = 64 << 10
 )
 
-// fillPercent is how full bbolt leaves a page that it splits. Key ids grow with
-// time, so that what is appended to never needs room in the middle.
-const fillPercent = 0.9
+// How full bbolt leaves a page that it splits. The ids of keys grow with time, so
+// that pages of new keys fill up in order and need no room. A record that is
+// changed may need some, and so does what is put between others.
+const (
+	fillOfNew  = 1.0
+	fillOfRest = 0.9
+)
 
 // buckets holds the name of each table's bucket, by the number of the table.
 var buckets = func() (names [][]byte) {
@@ -164,9 +168,16 @@ func (w *writer) set(at place, value []byte) error {
 	if err != nil {
 		return err
 	}
-	b.FillPercent = fillPercent
 	if value == nil {
+		b.FillPercent = fillOfRest
 		return b.Delete([]byte(at.key))
+	}
+	// The bucket stays the same one until the transaction ends, so that one
+	// change decides for all.
+	if at.table == apikey.TableKeys && b.FillPercent != fillOfRest && b.Get([]byte(at.key)) == nil {
+		b.FillPercent = fillOfNew
+	} else {
+		b.FillPercent = fillOfRest
 	}
 	return b.Put([]byte(at.key), value)
 }
