@@ -243,9 +243,9 @@ func TestTokenImportedByTwoHashesStaysWithOneKey(t *testing.T) {
 func TestForeignTokenCostsALookupOnlyWhereKeysWereImported(t *testing.T) {
 	r := openRing(t, storagetest.NewMemory())
 	lookups := func(token string, want apikey.Reason) int64 {
-		before := r.store.views.Load()
+		before := r.seen.lookups.Load()
 		r.verify(token, want)
-		return r.store.views.Load() - before
+		return r.seen.lookups.Load() - before
 	}
 	ours := "ak_" + strings.Repeat("x", 60)
 	if n := lookups("a stranger", apikey.ReasonMalformed); n != 0 {

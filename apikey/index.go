@@ -13,7 +13,7 @@ import (
 // is asked once per key and not once per request.
 //
 // It is a set-associative table of fixed size without pointers into it: an id
-// chooses a set, and a set has eight entries. Readers take no lock. They read an
+// chooses a set, and a set has sixteen entries. Readers take no lock. They read an
 // entry between two looks at its sequence number and start over when it moved.
 // Writers hold the lock of the entry's stripe. The collector sees none of it but
 // the clients of keys whose usage is to be flushed (see index_memory.go).
@@ -39,32 +39,34 @@ type index struct {
 }
 
 const (
-	ways        = 8
+	ways        = 16
 	stripeCount = 256
 	// minCapacity gives every stripe a set.
 	minCapacity = stripeCount * ways
 )
 
-// The words of an entry. Its life counts the keys that held it; it is part of
-// the words that collect usage, so that a late recorder cannot credit a key
-// that has taken the place of its own.
+// The words of an entry, which is two lines of a cache: what a lookup compares,
+// and what it does afterwards. The life of an entry counts the keys that held it;
+// it is part of the words that collect usage, so that a late recorder cannot
+// credit a key that has taken the place of its own.
 const (
 	wordSequence = iota // odd while it is written
-	wordHigh            // key id
-	wordLow
-	wordDigest // four words
+	wordHigh            // key id, whose low half is the tag
+	wordDigest          // four words
 	_
 	_
 	_
 	wordExpires // Unix milliseconds, 0: never
 	wordState   // life<<16 | algorithm<<8 | flags
-	wordText    // offset<<32 | organization length<<8 | owner length
-	wordUsed    // life<<48 | Unix milliseconds of the last use
-	wordCount   // life<<48 | uses that are not in the store
-	wordClient  // hash of the address and user agent last recorded
-	wordSaved   // when its usage was last written, in Unix milliseconds
-	wordHeat    // how often the entry was hit lately, up to maxHeat
-	wordPepper  // pepper id of the digest
+
+	wordText   // offset<<32 | organization length<<8 | owner length
+	wordUsed   // life<<48 | Unix milliseconds of the last use
+	wordCount  // life<<48 | uses that are not in the store
+	wordClient // hash of the address and user agent last recorded
+	wordSaved  // when its usage was last written, in Unix milliseconds
+	wordHeat   // how often the entry was hit lately, up to maxHeat
+	wordPepper // pepper id of the digest
+	_
 	entryWords
 )
 
@@ -196,7 +198,7 @@ func (x *index) tryRead(entry uint64, e *entryView) bool {
 	if sequence == 0 || sequence&1 != 0 {
 		return false
 	}
-	e.high, e.low = words[wordHigh].Load(), words[wordLow].Load()
+	e.high, e.low = words[wordHigh].Load(), x.tags[entry].Load()
 	for i := range 4 {
 		binary.BigEndian.PutUint64(e.digest.sum[i*8:], words[wordDigest+i].Load())
 	}
@@ -311,7 +313,6 @@ func (x *index) write(entry uint64, r *record) slot {
 	sequence := x.word(entry, wordSequence)
 	sequence.Add(1)
 	x.word(entry, wordHigh).Store(high)
-	x.word(entry, wordLow).Store(low)
 	for i := range 4 {
 		x.word(entry, wordDigest+i).Store(binary.BigEndian.Uint64(r.digest.sum[i*8:]))
 	}

@@ -1,7 +1,7 @@
 package apikey
 
 // ghosts are marks of the last keys that found no room in a set, or lost it.
-type ghosts [8]uint16
+type ghosts [ways]uint16
 
 // makeRoom returns an entry of the set for a key that has none. When all of
 // them were hit lately, a key must come twice before one gives way: reading

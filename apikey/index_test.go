@@ -126,7 +126,7 @@ func TestIndexTellsKeysOfOneHalfApart(t *testing.T) {
 }
 
 func TestIndexIsBounded(t *testing.T) {
-	for capacity, want := range map[int]int{-1: 2048, 0: 2048, 1: 2048, 2048: 2048, 2049: 4096, 4096: 4096, 5000: 8192} {
+	for capacity, want := range map[int]int{-1: 4096, 0: 4096, 1: 4096, 4096: 4096, 4097: 8192, 8192: 8192, 10000: 16384} {
 		x := newIndex(capacity)
 		if got := len(x.tags); got != want {
 			t.Errorf("capacity %d makes room for %d keys, want %d", capacity, got, want)

@@ -24,8 +24,8 @@ var (
 // stands for its default.
 type Settings struct {
 	// Capacity is how many keys the index holds; the store may hold any
-	// number. Rounded up to a power of two. Default: 262,144, which takes up
-	// to 36 MiB and the texts of as many ids.
+	// number. Rounded up to a power of two. Default: 131,072, which takes up
+	// to 18 MiB and the texts of as many ids.
 	Capacity int
 	// FlushInterval is how often usage is brought to the store, and so how
 	// much of it a crash can lose. Default: 1 s.
@@ -77,7 +77,7 @@ type core struct {
 // bring the last usage to the store.
 func Open(store Store, settings Settings, policy Policy, observer Observer) (*Keyring, error) {
 	if settings.Capacity == 0 {
-		settings.Capacity = 1 << 18
+		settings.Capacity = 1 << 17
 	}
 	if settings.FlushInterval == 0 {
 		settings.FlushInterval = time.Second

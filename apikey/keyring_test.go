@@ -152,9 +152,9 @@ func TestWhatAStrangerSendsCostsAtMostOneLookup(t *testing.T) {
 			"the zero id, which no key has":    {apikey.Resum("ak_" + strings.Repeat("0", 22) + made.Token[25:68]), apikey.ReasonUnknown, 1},
 			"right secret with trailing space": {made.Token + " ", apikey.ReasonMalformed, 0},
 		} {
-			before := r.store.views.Load()
+			before := r.seen.lookups.Load()
 			v := r.verify(c.token, c.reason)
-			if got := r.store.views.Load() - before; got != c.lookups {
+			if got := r.seen.lookups.Load() - before; got != c.lookups {
 				t.Errorf("%s: %d lookups, want %d", name, got, c.lookups)
 			}
 			if v != (apikey.Verdict{Reason: c.reason}) {

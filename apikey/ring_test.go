@@ -99,17 +99,16 @@ func (c *clock) in(d time.Duration) time.Time { return c.now().Add(d) }
 // probe counts what is asked of a store, and makes faults.
 type probe struct {
 	apikey.Store
-	views, updates atomic.Int64
-	gone           atomic.Bool
-	marks          atomic.Int64
-	heard          atomic.Pointer[string] // the last change that was reported
+	updates atomic.Int64
+	gone    atomic.Bool
+	marks   atomic.Int64
+	heard   atomic.Pointer[string] // the last change that was reported
 	// before runs before each update reaches the store, which it may spare by
 	// returning an error.
 	before atomic.Pointer[func() error]
 }
 
 func (p *probe) View(ctx context.Context, fn func(apikey.Reader) error) error {
-	p.views.Add(1)
 	if p.gone.Load() {
 		return fmt.Errorf("%w: gone for a test", apikey.ErrUnavailable)
 	}
@@ -168,6 +167,8 @@ type observer struct {
 	flushes []error
 	flushed int
 	dropped int
+
+	lookups atomic.Int64 // reads of the store for a check
 }
 
 func (o *observer) Changed(_ context.Context, c apikey.Change) {
@@ -177,6 +178,9 @@ func (o *observer) Changed(_ context.Context, c apikey.Change) {
 }
 
 func (o *observer) StoreOperation(operation string, _ time.Duration, err error) {
+	if operation == "lookup" {
+		o.lookups.Add(1)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err != nil {

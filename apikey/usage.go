@@ -130,7 +130,7 @@ type pendingUse struct {
 // be held.
 func (x *index) collect(uses []pendingUse, entry uint64) []pendingUse {
 	p := pendingUse{entry: entry}
-	putHalves(&p.id, x.word(entry, wordHigh).Load(), x.word(entry, wordLow).Load())
+	putHalves(&p.id, x.word(entry, wordHigh).Load(), x.tags[entry].Load())
 	p.count = x.word(entry, wordCount).Load() & lowMask // before the time
 	p.used = int64(x.word(entry, wordUsed).Load() & lowMask)
 	c := x.clients[entry].Load()

@@ -99,7 +99,7 @@ type App struct {
 	// How many keys are answered from memory; the store may hold any number.
 	// Each takes about 140 bytes, and only keys that are in use take any. It is
 	// rounded up to a power of two, and takes effect when the store is opened,
-	// not by a reload. Default: 262144.
+	// not by a reload. Default: 131072.
 	IndexSize int `json:"index_size,omitempty"`
 
 	ctx     caddy.Context
