@@ -57,6 +57,23 @@ var powersOf62 = func() (powers [chunkDigits + 1]uint64) {
 	return powers
 }()
 
+// appendUint128 appends a number of 128 bits as 22 digits. It does what
+// appendBase62 does, in a fraction of the time.
+func appendUint128(dst []byte, high, low uint64) []byte {
+	var digits [22]byte
+	for end := len(digits); end > 0; end -= chunkDigits {
+		var chunk uint64
+		rest := high % powersOf62[chunkDigits]
+		high /= powersOf62[chunkDigits]
+		low, chunk = bits.Div64(rest, low, powersOf62[chunkDigits])
+		for i := end - 1; i >= max(0, end-chunkDigits); i-- {
+			digits[i] = alphabet[chunk%62]
+			chunk /= 62
+		}
+	}
+	return append(dst, digits[:]...)
+}
+
 // parseUint128 reads 22 base62 digits as a number of 128 bits. It reports false
 // for another character and for a number that needs more bits.
 func parseUint128(text string) (high, low uint64, ok bool) {

@@ -60,7 +60,8 @@ func (id ID) String() string {
 func (id ID) IsZero() bool { return id == ID{} }
 
 func (id ID) appendDigits(dst []byte) []byte {
-	return appendBase62(dst, id[:], idDigits) // id is a copy
+	high, low := halves(id)
+	return appendUint128(dst, high, low)
 }
 
 // time returns when the id was made.

@@ -20,7 +20,8 @@ func (x *index) keepText(set uint64, r *record) uint64 {
 		block = x.moveTexts(set%stripeCount, size)
 	}
 	at := block.used
-	n := at + copy(block.bytes[at:], r.ID.String())
+	n := at + copy(block.bytes[at:], idPrefix)
+	n = len(r.ID.appendDigits(block.bytes[:n]))
 	n += copy(block.bytes[n:], r.OrganizationID)
 	n += copy(block.bytes[n:], owner)
 	block.used = n

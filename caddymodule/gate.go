@@ -96,6 +96,7 @@ type Gate struct {
 	headers  *headerPolicy
 	passing  *headerPolicy // for requests that pass without being accepted
 	readable map[string]bool
+	refusals map[apikey.Reason]*management.Refusal
 }
 
 const (
@@ -128,6 +129,10 @@ func (g *Gate) Provision(ctx caddy.Context) (err error) {
 	}
 	for _, method := range methods {
 		g.readable[method] = true
+	}
+	g.refusals = make(map[apikey.Reason]*management.Refusal)
+	for _, reason := range apikey.Reasons() {
+		g.refusals[reason] = refusal(reason, g.Realm)
 	}
 	credentials := []string{"Authorization"}
 	if g.Header != "" {
@@ -190,7 +195,7 @@ func isPreflight(r *http.Request) bool {
 
 // refuse answers a request that is not accepted, or has the site do it.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, reason apikey.Reason) error {
-	answer := refusal(reason, g.Realm)
+	answer := g.refusals[reason]
 	if !g.HandleErrors {
 		answer.Write(w, r, requestID(r))
 		return nil
