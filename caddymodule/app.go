@@ -170,6 +170,7 @@ func (a *App) loadDriver(ctx caddy.Context) error {
 // Start opens the store. The configuration is not loaded when it cannot be
 // opened, and the one before stays in force.
 func (a *App) Start() error {
+	a.warnOfUnasked()
 	_, err := a.Keyring()
 	return err
 }

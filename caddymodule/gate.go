@@ -103,8 +103,9 @@ type Gate struct {
 	// is nothing to tell; 401, also for what is a 400 otherwise; 403; or 503,
 	// also where the subrequest comes from elsewhere or lacks one of the
 	// headers. While it observes it is always 204. It is for a site of its own,
-	// and cannot be combined with `errors handle`, `forward_credential` and
-	// `cancel_after`. Default: false.
+	// without a host name: Caddy answers 200 where no route matches. It cannot
+	// be combined with `errors handle`, `forward_credential` and `cancel_after`.
+	// Default: false.
 	Subrequest bool `json:"subrequest,omitempty"`
 
 	checker

@@ -89,6 +89,39 @@ func (g *Gate) undecided(r *http.Request, err error) {
 	}
 }
 
+// warnOfUnasked logs which servers have gates for subrequests, but none for every
+// request: Caddy answers 200 where no route matches, which the proxy that asks
+// takes for a yes.
+func (a *App) warnOfUnasked() {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return // there are no sites
+	}
+	for name, server := range app.(*caddyhttp.App).Servers {
+		if some, all := asked(server.Routes); some && !all {
+			a.logger.Warn("a site with subrequest does not match every request, and Caddy answers 200 to the others, which lets them pass: "+
+				"give it no host name and the gate no matcher", zap.String("server", name), zap.Strings("listen", server.Listen))
+		}
+	}
+}
+
+// asked reports whether some or even all requests come to a gate for subrequests.
+func asked(routes caddyhttp.RouteList) (some, all bool) {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			here, always := false, false
+			switch handler := handler.(type) {
+			case *Gate:
+				here, always = handler.Subrequest, handler.Subrequest
+			case *caddyhttp.Subroute:
+				here, always = asked(handler.Routes)
+			}
+			some, all = some || here, all || always && len(route.MatcherSets) == 0
+		}
+	}
+	return some, all
+}
+
 // forwarded returns the request that a proxy asks about, with the method and the
 // path that its client has sent. An error says why it cannot be known, and holds
 // nothing of the request: there may be a key in the URI.

@@ -338,3 +338,40 @@ func TestSubrequestsOverHTTP2(t *testing.T) {
 		t.Errorf("%d", a.Status)
 	}
 }
+
+// Caddy answers 200 to what nothing matches, and no handler of ours can change that.
+func TestASiteThatIsNotAskedAboutEveryRequestIsWarnedOf(t *testing.T) {
+	const gate = "{\nsubrequest\n}\n"
+	g := start(t, trustTheTest, "api_key_auth "+gate)
+	warned := func() (n int) {
+		for _, line := range g.logged() {
+			if text, _ := line["msg"].(string); line["level"] == "warn" && strings.HasPrefix(text, "a site with subrequest does not match every request") {
+				n++
+			}
+		}
+		return n
+	}
+	for _, row := range []struct {
+		name, site string
+		warns      int
+	}{
+		{"the gate alone", "api_key_auth " + gate, 0},
+		{"one for each request", "api_key_auth /upgrades " + gate + "api_key_auth " + gate, 0},
+		{"in a route", "route {\nvars x y\napi_key_auth " + gate + "}", 0},
+		{"no subrequests", "api_key_auth /x\n", 0},
+		{"a path", "api_key_auth /x " + gate, 1},
+		{"a handle with a matcher", "handle /x/* {\napi_key_auth " + gate + "}", 1},
+		{"a host", "@host host gate.internal\nroute @host {\napi_key_auth " + gate + "}", 1},
+	} {
+		before := warned()
+		if err := g.load(trustTheTest, row.site); err != nil {
+			t.Fatal(err)
+		}
+		if got := warned() - before; got != row.warns {
+			t.Errorf("%s: %d warnings, want %d", row.name, got, row.warns)
+		}
+	}
+	if a := g.ask("GET", "/"); a.Status != 200 { // else the warning is pointless
+		t.Errorf("%d", a.Status)
+	}
+}
