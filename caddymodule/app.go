@@ -112,8 +112,8 @@ type App struct {
 	store   *sharedStore // nil until it was acquired
 	keyring atomic.Pointer[apikey.Keyring]
 
-	released   bool         // by Cleanup
-	complained atomic.Int64 // when, in Unix nanoseconds
+	released  bool // by Cleanup
+	complaint seldom
 }
 
 // CaddyModule returns the Caddy module information.
@@ -170,6 +170,7 @@ func (a *App) loadDriver(ctx caddy.Context) error {
 // Start opens the store. The configuration is not loaded when it cannot be
 // opened, and the one before stays in force.
 func (a *App) Start() error {
+	a.warnOfUnasked()
 	_, err := a.Keyring()
 	return err
 }
@@ -245,16 +246,23 @@ func (a *App) open(ctx context.Context) (*apikey.Keyring, error) {
 	return keyring, nil
 }
 
-// complaintInterval bounds how often the log says that keys cannot be looked up:
-// every request finds it out again.
-const complaintInterval = time.Second
-
 // complain logs that a key could not be looked up.
 func (a *App) complain(err error) {
-	now, last := time.Now().UnixNano(), a.complained.Load()
-	if now-last >= int64(complaintInterval) && a.complained.CompareAndSwap(last, now) {
+	if a.complaint.due(time.Now()) {
 		a.logger.Error("API keys cannot be checked, requests are answered 503", zap.Error(err))
 	}
+}
+
+// complaintInterval bounds how often the log says what every request finds out
+// again.
+const complaintInterval = time.Second
+
+// seldom tells when something may be logged again. The zero value is ready.
+type seldom struct{ last atomic.Int64 } // in Unix nanoseconds
+
+func (s *seldom) due(now time.Time) bool {
+	last := s.last.Load()
+	return now.UnixNano()-last >= int64(complaintInterval) && s.last.CompareAndSwap(last, now.UnixNano())
 }
 
 // Interface guards

@@ -116,6 +116,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		skip_preflight
 //		errors             handle
 //		cancel_after       <duration>|off
+//		subrequest
 //	}
 func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -156,6 +157,7 @@ func (g *Gate) words() words {
 			return nil
 		},
 		"cancel_after": durationOrOff(&g.CancelAfter),
+		"subrequest":   flag(&g.Subrequest),
 	}
 }
 
@@ -248,6 +250,10 @@ func parseSite(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		if _, shared := known[word]; !shared {
 			known[word] = parse
 		}
+	}
+	// Whoever asks under the management path would be answered by management.
+	known["subrequest"] = func(d *caddyfile.Dispenser) error {
+		return d.Err("subrequest is a word of api_key_auth: give it a site of its own")
 	}
 	if err := known.parse(h.Dispenser); err != nil {
 		return nil, err
