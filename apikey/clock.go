@@ -12,15 +12,15 @@ func NewClock() Clock {
 	begin := time.Now()
 	return func() time.Time {
 		now := time.Now()
-		return steady(begin.Round(0), now.Round(0), now.Sub(begin))
+		return steady(begin, now.Round(0), now.Sub(begin))
 	}
 }
 
 // steady returns the time of a clock that began at begin and has run for
 // elapsed, or what the wall clock says when that is later.
 func steady(begin, wall time.Time, elapsed time.Duration) time.Time {
-	if own := begin.Add(elapsed); own.After(wall) {
-		return own
+	if behind := elapsed - time.Duration(wall.UnixNano()-begin.UnixNano()); behind > 0 {
+		return wall.Add(behind)
 	}
 	return wall
 }

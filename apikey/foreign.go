@@ -124,7 +124,8 @@ func (k *Keyring) verifyForeign(ctx context.Context, token string) (Verdict, err
 // verifyID judges the key that a foreign token was found to belong to. The digest
 // is compared once more: the key may be gone, or its digest made anew meanwhile.
 func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token string) (v Verdict, err error) {
-	if e, ok := k.index.find(id); ok && e.digest == found {
+	var e entryView
+	if k.index.find(id, &e) && e.digest == found {
 		k.renewForeign(id, found, token)
 		e.standing(&v, id, k.clock().UnixMilli())
 		return v, nil

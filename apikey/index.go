@@ -140,9 +140,9 @@ func (x *index) word(entry uint64, word int) *atomic.Uint64 {
 	return &x.words[entry*entryWords+uint64(word)]
 }
 
-// find returns what the index knows of a key. ok is false when it knows nothing
-// that is sure to be current.
-func (x *index) find(id ID) (e entryView, ok bool) {
+// find copies what the index knows of a key. It reports false when it knows
+// nothing that is sure to be current.
+func (x *index) find(id ID, e *entryView) bool {
 	high, low := halves(id)
 	set := x.setOf(low)
 	s := x.stripeOf(set)
@@ -151,7 +151,7 @@ func (x *index) find(id ID) (e entryView, ok bool) {
 		if low == 0 || x.tags[entry].Load() != low {
 			continue
 		}
-		if x.read(entry, &e) && e.high == high && e.low == low {
+		if x.read(entry, e) && e.high == high && e.low == low {
 			if e.state&stateStale != 0 || x.closed.Load() {
 				break
 			}
@@ -159,11 +159,11 @@ func (x *index) find(id ID) (e entryView, ok bool) {
 				heat.Add(1) // may pass the bound in a race, which does no harm
 			}
 			s.hits.Add(1)
-			return e, true
+			return true
 		}
 	}
 	s.misses.Add(1)
-	return entryView{}, false
+	return false
 }
 
 // entryView is a consistent copy of an entry.

@@ -103,7 +103,7 @@ func TestFoundEntryIsAlwaysTheKeyThatWasAskedFor(t *testing.T) {
 				n := random.IntN(len(ids))
 				id := ids[n]
 				oldest := answered[n].Load()
-				if e, ok := x.find(id); ok {
+				if e, ok := x.found(id); ok {
 					hits.Add(1)
 					if diff := mixedUp(&e, id); diff != "" {
 						t.Errorf("asked for %s, found %s", id, diff)

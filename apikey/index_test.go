@@ -57,9 +57,13 @@ func indexIDs(n int) []ID {
 
 func (x *index) put(r *record) slot { return x.fill(x.ticket(r.ID), r) }
 
+func (x *index) found(id ID) (e entryView, ok bool) {
+	ok = x.find(id, &e)
+	return e, ok
+}
+
 func (x *index) holds(id ID) bool {
-	_, ok := x.find(id)
-	return ok
+	return x.find(id, new(entryView))
 }
 
 func TestIndexAgreesWithAMap(t *testing.T) {
@@ -77,7 +81,7 @@ func TestIndexAgreesWithAMap(t *testing.T) {
 		case 1, 2, 3, 4:
 			x.put(indexKey(id, store[id]))
 		default:
-			e, ok := x.find(id)
+			e, ok := x.found(id)
 			if !ok {
 				continue
 			}
@@ -92,7 +96,7 @@ func TestIndexAgreesWithAMap(t *testing.T) {
 	}
 	held := 0
 	for _, id := range ids {
-		if e, ok := x.find(id); ok && mixedUp(&e, id) == "" {
+		if e, ok := x.found(id); ok && mixedUp(&e, id) == "" {
 			held++
 		}
 	}
@@ -111,7 +115,7 @@ func TestIndexTellsKeysOfOneHalfApart(t *testing.T) {
 	}
 	x.put(indexKey(other, 1))
 	x.change(one)
-	if e, ok := x.find(other); !ok || mixedUp(&e, other) != "" || x.holds(one) {
+	if e, ok := x.found(other); !ok || mixedUp(&e, other) != "" || x.holds(one) {
 		t.Error("a change of one key has touched the other")
 	}
 	for name, id := range map[string]ID{"the zero id": {}, "an id without a low half": {0: 1}, "an id without a high half": {15: 9}} {
@@ -297,7 +301,7 @@ func TestEntryWithUsageIsNeverGivenAway(t *testing.T) {
 		t.Errorf("%d keys found room, want %d; crowded is %v", len(slots), minCapacity, x.crowded.Load())
 	}
 	for id := range slots {
-		if e, ok := x.find(id); !ok || e.slot != slots[id] {
+		if e, ok := x.found(id); !ok || e.slot != slots[id] {
 			t.Fatalf("key %s has lost its entry with its usage in it", id)
 		}
 	}
@@ -320,7 +324,7 @@ func TestTextsSurviveMoves(t *testing.T) {
 			if x.stripeOf(x.setOf(binary.BigEndian.Uint64(id[8:]))).text.Load() != before {
 				moves++
 			}
-			if e, ok := x.find(id); ok && i%20 == round {
+			if e, ok := x.found(id); ok && i%20 == round {
 				kept = append(kept, held{id, e})
 			}
 		}

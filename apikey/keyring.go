@@ -121,8 +121,11 @@ func (k *Keyring) Verify(ctx context.Context, token string) (v Verdict, err erro
 		v.Reason = reason
 		return v, nil
 	}
-	e, ok := k.index.find(id)
-	if !ok {
+	var e entryView
+	if !k.index.find(id, &e) {
+		if !isBase62(secret) {
+			return Verdict{Reason: ReasonMalformed}, nil
+		}
 		return k.verifyStored(ctx, id, secret)
 	}
 	if !k.peppers.can(&e.digest) { // a Keyring with other peppers read it
@@ -138,11 +141,14 @@ func (k *Keyring) Verify(ctx context.Context, token string) (v Verdict, err erro
 // judge reaches the verdict. It compares the secret before it looks at anything
 // else: who does not have it must not learn in what state the key is.
 func (e *entryView) judge(v *Verdict, all peppers, id ID, secret string, now int64) {
-	if !all.match(&e.digest, secret) {
+	switch {
+	case all.match(&e.digest, secret):
+		e.standing(v, id, now)
+	case isBase62(secret):
 		v.Reason = ReasonUnknown
-		return
+	default:
+		v.Reason = ReasonMalformed
 	}
-	e.standing(v, id, now)
 }
 
 // standing says how a key stands whose token was presented.

@@ -183,7 +183,8 @@ func (k *Keyring) List(ctx context.Context, by Principal, q ListQuery) (Page, er
 // A key whose record is gone has ended long ago.
 func (k *Keyring) EndOf(ctx context.Context, id ID) (time.Time, error) {
 	now := k.clock()
-	if e, ok := k.index.find(id); ok {
+	var e entryView
+	if k.index.find(id, &e) {
 		var v Verdict
 		if e.standing(&v, id, now.UnixMilli()); v.Allowed() {
 			return time.Time{}, nil

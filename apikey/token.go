@@ -56,7 +56,8 @@ func newToken(prefix string, id ID) (token, secret string) {
 
 // parseToken splits a token that starts with one of the prefixes, which end
 // with their underscore. The reason is ReasonNone when the checksum is right;
-// whether there is such a key is another question.
+// whether there is such a key is another question, and so is whether the secret
+// is of digits: one that has a key's digest is.
 func parseToken(token string, prefixes []string) (id ID, secret string, _ Reason) {
 	at := len(token) - bodyDigits
 	if at < 0 || !hasPrefix(token[:at], prefixes) {
@@ -70,13 +71,12 @@ func parseToken(token string, prefixes []string) (id ID, secret string, _ Reason
 	if low != uint64(crc32.ChecksumIEEE(bytesOf(token[:checked]))) {
 		return id, "", ReasonChecksum
 	}
-	// The checksum is right, so these digits can only be wrong on purpose.
-	secret = token[checked-secretDigits : checked]
+	// The checksum is right, so the rest can only be wrong on purpose.
 	id, ok = parseIDDigits(token[at : at+idDigits])
-	if !ok || !isBase62(secret) {
+	if !ok {
 		return ID{}, "", ReasonMalformed
 	}
-	return id, secret, ReasonNone
+	return id, token[checked-secretDigits : checked], ReasonNone
 }
 
 func hasPrefix(start string, prefixes []string) bool {
