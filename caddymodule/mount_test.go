@@ -232,6 +232,36 @@ func TestManagementTakesNoOtherSpellingOfItsPath(t *testing.T) {
 	}
 }
 
+func TestTheDescriptionOfTheAPINeedsNoCredentialAndNamesItsPath(t *testing.T) {
+	g := start(t, ``, `
+		handle /other/* {
+			api_keys {
+				path /other/keys
+			}
+			reverse_proxy UPSTREAM
+		}
+		handle {
+			api_keys
+			reverse_proxy UPSTREAM
+		}`)
+	k := g.issue(writer)
+	for _, path := range []string{"/v1/api-keys", "/other/keys"} {
+		for _, headers := range [][]string{nil, {k.header()}, {"Authorization: Bearer nobody"}} {
+			a := g.send("GET", path+"/openapi.yaml", "", headers...)
+			if a.Status != 200 || a.Header.Get("Content-Type") != "application/yaml" || !strings.Contains(a.Text, `"`+path+`/{id}/rotate":`) {
+				t.Errorf("%s: %d %.100s", path, a.Status, a.Text)
+			}
+		}
+		g.refused(g.send("POST", path+"/openapi.yaml", ""), 405, "method_not_allowed", noChallenge)
+		for _, other := range []string{"/openapi.yaml/", "/openapi%2Eyaml", "/openapi.json", "//openapi.yaml"} {
+			g.refused(g.send("GET", path+other, ""), 401, "no_credential", plainBearer)
+		}
+	}
+	if seen := g.upstream.take(); len(seen) > 0 {
+		t.Errorf("the upstream received %v", seen)
+	}
+}
+
 func TestManagementStandsWhereItIsPut(t *testing.T) {
 	g := start(t, ``, `
 		handle_path /nested/* {
