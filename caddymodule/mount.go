@@ -19,9 +19,10 @@ import (
 func init() { caddy.RegisterModule(new(Mount)) }
 
 // Mount serves the API by which the holders of keys manage the keys of their
-// organization: `POST`, `GET` and `DELETE` on `/v1/api-keys`. Who is calling is
-// told by the key of the request, which needs the scope `read-write` for all but
-// looking at itself. `/v1/api-keys/openapi.yaml` describes the API, to anybody.
+// organization: `POST`, `GET`, `PATCH` and `DELETE` on `/v1/api-keys`. Who is
+// calling is told by the key of the request, which needs the scope `read-write`
+// for all but looking at itself. `/v1/api-keys/openapi.yaml` describes the API,
+// to anybody.
 //
 // Requests for other paths go on to the next handler.
 type Mount struct {

@@ -37,7 +37,7 @@ func TestTheDocumentIsTheFileUnderThePathOfTheAPI(t *testing.T) {
 	for path, written := range map[string]string{
 		"/v1/api-keys": "/v1/api-keys",
 		"/keys":        "/keys",
-		"/a\": {b} #": "/a%22:%20%7Bb%7D%20%23",
+		"/a\": {b} #":  "/a%22:%20%7Bb%7D%20%23",
 	} {
 		got := getDocument(t, path, "GET")
 		want := bytes.ReplaceAll(file, []byte("/v1/api-keys"), []byte(written))
