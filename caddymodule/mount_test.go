@@ -103,6 +103,24 @@ func TestCallersOfTheContractAreUnderstood(t *testing.T) {
 	}
 }
 
+func TestAnOrganizationAtItsLimitGetsKeysAgainWhenItRevokesSome(t *testing.T) {
+	g := start(t, "api_keys {\nmax_keys_per_organization 3\n}", site)
+	k := g.issue(writer)
+	for range 2 {
+		if a := g.create(k, `{"name":"x","serviceAccountId":"ci"}`); a.Status != 200 {
+			t.Fatal(a.Text)
+		}
+	}
+	g.refused(g.create(k, `{"name":"x"}`), 403, "key_limit", noChallenge)
+	a := g.send("POST", "/v1/api-keys/revoke", `{"serviceAccountId":"ci"}`, k.header(), asJSON)
+	if a.Status != 200 || a.Data["revoked"] != 2. {
+		t.Errorf("%d %s", a.Status, a.Text)
+	}
+	if a := g.create(k, `{"name":"x"}`); a.Status != 200 {
+		t.Error(a.Text)
+	}
+}
+
 func TestManagementRefusesWhoHasNoRight(t *testing.T) {
 	g := start(t, ``, site)
 	read, write := g.issue(reader), g.issue(writer)
