@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	".":                   {"caddymodule", "storage/boltstore"},
 	"apikey":              {},
 	"management":          {"apikey", "github.com/go-json-experiment"},
+	"management/traffic":  {},
 	"metrics":             {"apikey", "github.com/prometheus"},
 	"storage":             {"apikey"},
 	"storage/storagetest": {"apikey"},

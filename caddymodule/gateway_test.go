@@ -32,6 +32,7 @@ import (
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 	"github.com/caddy-apikeys/caddy-apikeys/caddymodule"
+	"github.com/caddy-apikeys/caddy-apikeys/management/traffic"
 	_ "github.com/caddy-apikeys/caddy-apikeys/storage/boltstore"
 )
 
@@ -67,7 +68,7 @@ func start(t testing.TB, global, site string) *gateway {
 func newClient(t testing.TB, transport *http.Transport) *http.Client {
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{
-		Transport:     transport,
+		Transport:     traffic.Record(t, transport),
 		Timeout:       time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -19,9 +19,10 @@ import (
 func init() { caddy.RegisterModule(new(Mount)) }
 
 // Mount serves the API by which the holders of keys manage the keys of their
-// organization: `POST`, `GET` and `DELETE` on `/v1/api-keys`. Who is calling is
-// told by the key of the request, which needs the scope `read-write` for all but
-// looking at itself.
+// organization: `POST`, `GET`, `PATCH` and `DELETE` on `/v1/api-keys`. Who is
+// calling is told by the key of the request, which needs the scope `read-write`
+// for all but looking at itself. `/v1/api-keys/openapi.yaml` describes the API,
+// to anybody.
 //
 // Requests for other paths go on to the next handler.
 type Mount struct {
@@ -46,7 +47,8 @@ type Mount struct {
 	Realm string `json:"realm,omitempty"`
 
 	checker
-	handler management.Handler
+	handler  management.Handler
+	document *management.Document
 }
 
 // Identity tells who is calling by placeholders that an earlier handler has set,
@@ -125,6 +127,7 @@ func (m *Mount) Provision(ctx caddy.Context) error {
 		return err
 	}
 	m.handler = management.Handler{Keyring: m.app.Keyring, Realm: m.Realm, Log: logFailure(m.logger)}
+	m.document = management.NewDocument(m.Path)
 	return nil
 }
 
@@ -140,6 +143,10 @@ func (m *Mount) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	rest, ok := below(r.URL, m.Path)
 	if !ok {
 		return next.ServeHTTP(w, r)
+	}
+	if rest == management.DocumentPath && m.app.Management != managedByOperator {
+		m.document.Serve(w, r, requestID(r))
+		return nil
 	}
 	m.handler.Serve(w, r, management.Call{
 		Rest:      rest,

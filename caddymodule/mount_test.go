@@ -103,6 +103,24 @@ func TestCallersOfTheContractAreUnderstood(t *testing.T) {
 	}
 }
 
+func TestAnOrganizationAtItsLimitGetsKeysAgainWhenItRevokesSome(t *testing.T) {
+	g := start(t, "api_keys {\nmax_keys_per_organization 3\n}", site)
+	k := g.issue(writer)
+	for range 2 {
+		if a := g.create(k, `{"name":"x","serviceAccountId":"ci"}`); a.Status != 200 {
+			t.Fatal(a.Text)
+		}
+	}
+	g.refused(g.create(k, `{"name":"x"}`), 403, "key_limit", noChallenge)
+	a := g.send("POST", "/v1/api-keys/revoke", `{"serviceAccountId":"ci"}`, k.header(), asJSON)
+	if a.Status != 200 || a.Data["revoked"] != 2. {
+		t.Errorf("%d %s", a.Status, a.Text)
+	}
+	if a := g.create(k, `{"name":"x"}`); a.Status != 200 {
+		t.Error(a.Text)
+	}
+}
+
 func TestManagementRefusesWhoHasNoRight(t *testing.T) {
 	g := start(t, ``, site)
 	read, write := g.issue(reader), g.issue(writer)
@@ -229,6 +247,36 @@ func TestManagementTakesNoOtherSpellingOfItsPath(t *testing.T) {
 		if a := g.raw("GET /v1/api-keys HTTP/1.1\nHost: " + host + "\nX-Forwarded-Host: y\n" + k.header() + "\n\n"); a.Status != 200 {
 			t.Errorf("Host %s: %d %s", host, a.Status, a.Text)
 		}
+	}
+}
+
+func TestTheDescriptionOfTheAPINeedsNoCredentialAndNamesItsPath(t *testing.T) {
+	g := start(t, ``, `
+		handle /other/* {
+			api_keys {
+				path /other/keys
+			}
+			reverse_proxy UPSTREAM
+		}
+		handle {
+			api_keys
+			reverse_proxy UPSTREAM
+		}`)
+	k := g.issue(writer)
+	for _, path := range []string{"/v1/api-keys", "/other/keys"} {
+		for _, headers := range [][]string{nil, {k.header()}, {"Authorization: Bearer nobody"}} {
+			a := g.send("GET", path+"/openapi.yaml", "", headers...)
+			if a.Status != 200 || a.Header.Get("Content-Type") != "application/yaml" || !strings.Contains(a.Text, `"`+path+`/{id}/rotate":`) {
+				t.Errorf("%s: %d %.100s", path, a.Status, a.Text)
+			}
+		}
+		g.refused(g.send("POST", path+"/openapi.yaml", ""), 405, "method_not_allowed", noChallenge)
+		for _, other := range []string{"/openapi.yaml/", "/openapi%2Eyaml", "/openapi.json", "//openapi.yaml"} {
+			g.refused(g.send("GET", path+other, ""), 401, "no_credential", plainBearer)
+		}
+	}
+	if seen := g.upstream.take(); len(seen) > 0 {
+		t.Errorf("the upstream received %v", seen)
 	}
 }
 

@@ -179,6 +179,7 @@ func TestManagementCanBeTheOperatorsAlone(t *testing.T) {
 	}
 	g.refused(g.send("DELETE", "/v1/api-keys/"+k.ID, "", k.header()), 403, "operator_only", noChallenge)
 	g.refused(g.send("GET", "/v1/api-keys/self", "", k.header()), 403, "operator_only", noChallenge)
+	g.refused(g.send("GET", "/v1/api-keys/openapi.yaml", ""), 403, "operator_only", noChallenge)
 	g.passed(g.send("GET", "/", "", k.header()))
 	if a := g.operate("GET", "/api_keys/organizations/acme/keys", ""); a.Status != 200 {
 		t.Errorf("%d %s", a.Status, a.Text)

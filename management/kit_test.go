@@ -1,8 +1,10 @@
 package management_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 	"github.com/caddy-apikeys/caddy-apikeys/management"
+	"github.com/caddy-apikeys/caddy-apikeys/management/traffic"
 	"github.com/caddy-apikeys/caddy-apikeys/storage/storagetest"
 )
 
@@ -76,8 +79,13 @@ func (s *service) call(t testing.TB, who apikey.Principal, method, rest, body st
 
 func (s *service) send(t testing.TB, who apikey.Principal, r *http.Request) answer {
 	t.Helper()
+	var sent bytes.Buffer
+	r.Body = io.NopCloser(io.TeeReader(r.Body, &sent))
 	w := httptest.NewRecorder()
 	s.serveAs(w, r, who)
+	if !who.Operator { // whose calls have more fields
+		traffic.Write(t, r, sent.Bytes(), w.Code, w.Result().Header, w.Body.Bytes())
+	}
 	return checkAnswer(t, r.Method, w.Result().StatusCode, w.Result().Header, w.Body.Bytes())
 }
 

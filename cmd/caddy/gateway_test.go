@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/caddy-apikeys/caddy-apikeys/management/traffic"
 )
 
 // plainSite is a gateway before the upstream. Caddy itself fills in {$...}.
@@ -62,7 +64,7 @@ func newGateway(t *testing.T, caddyfile string) *gateway {
 		t.Fatal(err)
 	}
 	g := &gateway{t: t, home: home, file: filepath.Join(home, "Caddyfile"), upstream: newUpstream(t)}
-	g.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: patience}
+	g.client = &http.Client{Transport: traffic.Record(t, &http.Transport{MaxIdleConnsPerHost: 100}), Timeout: patience}
 	g.operator = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			if path, ok := strings.CutPrefix(g.admin, "unix/"); ok {
