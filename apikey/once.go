@@ -66,7 +66,7 @@ func callTime(value []byte) (made ID, fingerprint []byte, at time.Time, ok bool)
 	if len(value) < 1+16+sha256.Size+1 || value[0] != callVersion {
 		return made, nil, at, false
 	}
-	p := parser{rest: value[17+sha256.Size:]}
+	p := parser{rest: string(value[17+sha256.Size:])}
 	at = fromMillis(p.int())
 	return ID(value[1:17]), value[17 : 17+sha256.Size], at, !p.failed
 }

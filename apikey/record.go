@@ -144,7 +144,7 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", id, err)
 	}
-	p := parser{rest: value[1:]}
+	p := parser{rest: string(value[1:])} // one copy, for all texts
 	r := &record{Key: Key{ID: id, CreatedAt: id.time()}}
 	flags := uint64(p.int())
 	r.digest.algorithm = algorithm(p.byte())
@@ -154,7 +154,7 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	}
 	r.prefix = p.text()
 	if r.prefix != "" { // else the token was made elsewhere
-		r.Prefix = string(id.appendDigits([]byte(r.prefix + "_")))
+		r.Prefix = string(id.appendDigits(append(append(make([]byte, 0, 64), r.prefix...), '_')))
 	}
 	r.OrganizationID = p.text()
 	owner := p.text()
@@ -222,10 +222,10 @@ func decodeUsage(id ID, sealed []byte) (u Usage, err error) {
 	if err != nil {
 		return u, fmt.Errorf("reading the usage of key %s: %w", id, err)
 	}
-	p := parser{rest: value[1:]}
+	p := parser{rest: string(value[1:])}
 	u.LastUsedAt = fromMillis(p.int())
 	u.Count = uint64(p.int())
-	u.LastUsedIP, _ = netip.AddrFromSlice(p.take(int(p.int())))
+	u.LastUsedIP, _ = netip.AddrFromSlice(bytesOf(p.take(int(p.int()))))
 	u.LastUsedUserAgent = p.text()
 	if p.failed || len(p.rest) != 0 {
 		return Usage{}, fmt.Errorf("reading the usage of key %s: %w", id, errDamaged)
@@ -237,17 +237,17 @@ func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
-// parser takes values from the front of a byte string and remembers whether one
-// was missing. It copies what it hands out as text.
+// parser takes values from the front of a record and remembers whether one was
+// missing. What it hands out as text keeps the whole record in memory.
 type parser struct {
-	rest   []byte
+	rest   string
 	failed bool
 }
 
-func (p *parser) take(n int) []byte {
+func (p *parser) take(n int) string {
 	if n < 0 || n > len(p.rest) {
 		p.failed = true
-		return nil
+		return ""
 	}
 	taken := p.rest[:n]
 	p.rest = p.rest[n:]
@@ -255,14 +255,14 @@ func (p *parser) take(n int) []byte {
 }
 
 func (p *parser) byte() byte {
-	if b := p.take(1); b != nil {
+	if b := p.take(1); b != "" {
 		return b[0]
 	}
 	return 0
 }
 
 func (p *parser) int() int64 {
-	n, size := binary.Uvarint(p.rest)
+	n, size := binary.Uvarint(bytesOf(p.rest))
 	if size <= 0 {
 		p.failed = true
 		return 0
@@ -272,10 +272,10 @@ func (p *parser) int() int64 {
 }
 
 func (p *parser) uint32() uint32 {
-	if b := p.take(4); b != nil {
-		return binary.BigEndian.Uint32(b)
+	if b := p.take(4); b != "" {
+		return binary.BigEndian.Uint32(bytesOf(b))
 	}
 	return 0
 }
 
-func (p *parser) text() string { return string(p.take(int(p.int()))) }
+func (p *parser) text() string { return p.take(int(p.int())) }
