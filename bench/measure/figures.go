@@ -83,7 +83,7 @@ func (r *results) shareText() string {
 	var parts []string
 	for _, s := range r.Shares {
 		if s.Name == hotName(1, r.Main) || s.Name == hotName(10_000, r.Main) {
-			parts = append(parts, fmt.Sprintf("%s: %.2f %%", s.Name, s.Handler))
+			parts = append(parts, fmt.Sprintf("%s: %.2f %%, of it the check %.2f %%", s.Name, s.Handler, s.Check))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -102,9 +102,9 @@ func (r *results) soloTable(line func(string, ...any)) {
 
 func (r *results) otherTables(line func(string, ...any)) {
 	if len(r.Shares) > 0 {
-		line("\n## Where the processor time goes\n\n| load | our handlers | our background work | garbage collection | samples |\n|---|---|---|---|---|")
+		line("\n## Where the processor time goes\n\n| load | our handlers | of it the check | our background work | garbage collection | samples |\n|---|---|---|---|---|---|")
 		for _, s := range r.Shares {
-			line("| %s | %.2f %% | %.2f %% | %.1f %% | %d |", s.Name, s.Handler, s.Background, s.Collector, s.Samples)
+			line("| %s | %.2f %% | %.2f %% | %.2f %% | %.1f %% | %d |", s.Name, s.Handler, s.Check, s.Background, s.Collector, s.Samples)
 		}
 	}
 	if len(r.Issues) > 0 {

@@ -23,6 +23,8 @@ type share struct {
 	Samples int
 	// Handler is what our code, and what it calls, takes of the requests.
 	Handler float64
+	// Check is the part of it that finds out whose key it is.
+	Check float64
 	// Background is what it takes besides: writing usage, counting keys.
 	Background float64
 	// Collector is garbage collection outside of any request.
@@ -99,7 +101,7 @@ func download(ctx context.Context, url, path string) error {
 // parseTraces reads what "pprof -traces" prints: for each stack that was seen the
 // time, and the functions from the innermost on.
 func parseTraces(text []byte) (share, error) {
-	var all, handler, background, collector time.Duration
+	var all, handler, check, background, collector time.Duration
 	var stack []string
 	var took time.Duration
 	close := func() {
@@ -107,6 +109,9 @@ func parseTraces(text []byte) (share, error) {
 		switch kindOf(stack) {
 		case inHandler:
 			handler += took
+			if slices.ContainsFunc(stack, func(f string) bool { return strings.Contains(f, "caddymodule.(*checker).check") }) {
+				check += took
+			}
 		case inBackground:
 			background += took
 		case inCollector:
@@ -142,7 +147,7 @@ func parseTraces(text []byte) (share, error) {
 	percent := func(part time.Duration) float64 { return 100 * float64(part) / float64(all) }
 	return share{
 		Samples: int(all / (10 * time.Millisecond)), // the period at which Go takes them
-		Handler: percent(handler), Background: percent(background), Collector: percent(collector),
+		Handler: percent(handler), Check: percent(check), Background: percent(background), Collector: percent(collector),
 	}, lines.Err()
 }
 
