@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -120,7 +121,11 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 	if err := s.unmoved(); err != nil {
 		return group, s.failed("writing", apikey.ErrUnavailable, err)
 	}
-	if err := guard(func() error { return s.commit(tx) }); err != nil {
+	begun := time.Now()
+	s.committing.Store(&begun)
+	err = guard(func() error { return s.commit(tx) })
+	s.committing.Store(nil)
+	if err != nil {
 		_ = rollback()
 		// A commit fails before its meta page was written, or at it, or when
 		// only the sync after it is missing. What the disk has, tells.
