@@ -70,7 +70,7 @@ func (o observer) Changed(ctx context.Context, c apikey.Change) {
 		"scope":           c.Key.Scope.String(),
 	}
 	if !c.Key.ExpiresAt.IsZero() {
-		data["expires_at"] = c.Key.ExpiresAt.UTC().Format("2006-01-02T15:04:05.000Z")
+		data["expires_at"] = c.Key.ExpiresAt.UTC().Format("2006-01-02T15:04:05.999Z07:00")
 	}
 	for name, value := range map[string]string{
 		"by_api_key_id": c.By.KeyID.String(), "replaced_by": c.Successor.String(), "cause": c.Key.RevokedFor,
