@@ -10,8 +10,13 @@ import (
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
 
-// chunkPatience is how long a client may take for one piece of a backup.
-const chunkPatience = 30 * time.Second
+// A client may take so long for one piece of a backup, and must not be slower on
+// the whole than so many bytes in a second: until it has all of a backup, the file
+// of the store cannot use room that becomes free.
+const (
+	chunkPatience = 30 * time.Second
+	slowest       = 256 << 10
+)
 
 // ServeBackup writes one consistent state of the store while it is in use, in the
 // format of its driver. When it fails in the middle, the connection is cut. Who
@@ -32,7 +37,7 @@ func (h *Handler) ServeBackup(w http.ResponseWriter, r *http.Request, requestID 
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 		w.Header().Set("Cache-Control", "no-store")
-		return &patient{w, http.NewResponseController(w)}, nil
+		return newPatient(w), nil
 	})
 	h.finish(w, r, requestID, begun, err)
 }
@@ -53,17 +58,29 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, requestID strin
 	panic(http.ErrAbortHandler)
 }
 
-// patient gives up a client that takes nothing for long.
+// patient gives up a client that takes nothing for long, or too little.
 type patient struct {
 	http.ResponseWriter
 	connection *http.ResponseController
+	begun      time.Time
+	written    int64
+}
+
+func newPatient(w http.ResponseWriter) *patient {
+	return &patient{w, http.NewResponseController(w), time.Now(), 0}
 }
 
 func (p *patient) Write(b []byte) (int, error) {
+	deadline := time.Now().Add(chunkPatience)
+	if last := p.begun.Add(chunkPatience + time.Duration(p.written)*time.Second/slowest); last.Before(deadline) {
+		deadline = last
+	}
 	// Where there is no deadline to set, as in a test, there is none to miss.
-	_ = p.connection.SetWriteDeadline(time.Now().Add(chunkPatience))
+	_ = p.connection.SetWriteDeadline(deadline)
 	defer p.connection.SetWriteDeadline(time.Time{})
-	return p.ResponseWriter.Write(b)
+	n, err := p.ResponseWriter.Write(b)
+	p.written += int64(n)
+	return n, err
 }
 
 // checkLine is a line of the answer to a check. The last one has a result.
@@ -99,7 +116,7 @@ func (h *Handler) ServeCheck(w http.ResponseWriter, r *http.Request, requestID s
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	lines, connection := json.NewEncoder(&patient{w, http.NewResponseController(w)}), http.NewResponseController(w)
+	lines, connection := json.NewEncoder(w), http.NewResponseController(w)
 	keys, begun := 0, false
 	tell := func(line checkLine) {
 		if !begun {

@@ -7,9 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 	"github.com/caddy-apikeys/caddy-apikeys/management"
@@ -90,6 +93,48 @@ func TestABackupHasAllItsBytesAndOnlyGetIsTaken(t *testing.T) {
 	}
 	if a := checkAnswer(t, "GET", resp.StatusCode, resp.Header, body); a.status != 503 || a.reason() != "store_unavailable" {
 		t.Errorf("of a closed store: %d %s", a.status, body)
+	}
+}
+
+// slowWriter takes a time for each write, and fails when a deadline is missed.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	takes    time.Duration
+	deadline time.Time
+}
+
+func (w *slowWriter) SetWriteDeadline(at time.Time) error { w.deadline = at; return nil }
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	time.Sleep(w.takes)
+	if !w.deadline.IsZero() && time.Now().After(w.deadline) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return w.ResponseRecorder.Write(b)
+}
+
+func TestASlowClientOfABackupIsCutOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	for takes, whole := range map[time.Duration]bool{0: true, 5 * time.Second: true, 20 * time.Second: false, time.Minute: false} {
+		synctest.Test(t, func(t *testing.T) {
+			store, err := boltstore.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ring, err := apikey.Open(store, apikey.Settings{Capacity: 1}, apikey.Policy{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ring.Close()
+			h := management.Handler{Keyring: func() (*apikey.Keyring, error) { return ring, nil }}
+			w := &slowWriter{ResponseRecorder: httptest.NewRecorder(), takes: takes}
+			defer func() {
+				if got := recover() == nil; got != whole {
+					t.Errorf("a client that takes %s for a piece has all of it: %v, want %v", takes, got, whole)
+				}
+			}()
+			h.ServeBackup(w, httptest.NewRequest("GET", "/", nil), "req-1")
+		})
 	}
 }
 
