@@ -3,10 +3,7 @@ package apikey
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -169,17 +166,6 @@ func (c *checker) keys(ctx context.Context) error {
 	})
 }
 
-// tallyIn adds a record to the counts that are not of one organization.
-func (r *record) tallyIn(tally map[string]int64) {
-	tally[countIssued]++
-	if r.Revoked() {
-		tally[countRevoked]++
-	}
-	for _, name := range r.digest.countNames() {
-		tally[name]++
-	}
-}
-
 // organizations follows the lists, and counts the live keys of each.
 func (c *checker) organizations(ctx context.Context) error {
 	type living struct {
@@ -247,38 +233,6 @@ func (c *checker) organizations(ctx context.Context) error {
 	return check()
 }
 
-// living compares the count of an organization's live keys with what was seen. If
-// they differ, keys may have changed meanwhile: they are counted again, together
-// with the count.
-func (c *checker) living(ctx context.Context, organization string, seen int64) error {
-	var stored, live int64
-	err := c.store.View(ctx, func(tx Reader) error {
-		n, err := counted(tx, countLive(organization))
-		if stored, live = int64(n), seen; err != nil || stored == seen {
-			return err
-		}
-		live = 0
-		var failed error
-		err = scanOrganization(tx, organization, ID{}, 0, func(id ID) bool {
-			value, err := tx.Get(TableKeys, id[:])
-			failed = err
-			if r, bad := decodeRecord(id, value); err == nil && bad == nil && !r.Revoked() {
-				live++
-			}
-			return err == nil
-		})
-		return errors.Join(err, failed)
-	})
-	if err == nil && stored != live {
-		c.miscounted(countLive(organization), stored, live)
-	}
-	return err
-}
-
-func (c *checker) miscounted(name string, stored, found int64) {
-	c.report(TableCounts, []byte(name), fmt.Sprintf("is %d, and there are %d", stored, found))
-}
-
 func (c *checker) usage(ctx context.Context) error {
 	// Usage without a key is no fault: it may be written after the key went.
 	return c.each(ctx, TableUsage, func(_ Reader, v *visited, value []byte) error {
@@ -317,61 +271,4 @@ func (c *checker) foreign(ctx context.Context) error {
 		}
 		return nil
 	}, nil)
-}
-
-// counts compares the counts that are not of one organization. As with those, what
-// differs is counted again in one read.
-func (c *checker) counts(ctx context.Context) error {
-	err := c.each(ctx, TableCounts, func(tx Reader, v *visited, value []byte) error {
-		organization, live := strings.CutPrefix(string(v.key), countLive(""))
-		if len(value) != 8 {
-			v.problem = "is not a number"
-			return nil
-		}
-		if !live || number(value) == 0 {
-			return nil
-		}
-		listed := false
-		err := scanOrganization(tx, organization, ID{}, 1, func(ID) bool { listed = true; return false })
-		if !listed {
-			v.problem = "counts keys of an organization that has none"
-		}
-		return err
-	}, nil)
-	if err != nil {
-		return err
-	}
-	stored := make(map[string]int64)
-	err = c.store.View(ctx, func(tx Reader) error {
-		clear(stored)
-		err := tx.Scan(TableCounts, Range{}, func(key, value []byte) bool {
-			if name := string(key); !strings.HasPrefix(name, countLive("")) && number(value) > 0 {
-				stored[name] = int64(number(value))
-			}
-			return true
-		})
-		if err != nil || maps.Equal(stored, c.tally) {
-			return err
-		}
-		clear(c.tally)
-		return tx.Scan(TableKeys, Range{}, func(key, value []byte) bool {
-			if len(key) == len(ID{}) {
-				if r, err := decodeRecord(ID(key), value); err == nil {
-					r.tallyIn(c.tally)
-				}
-			}
-			return true
-		})
-	})
-	if err != nil {
-		return err
-	}
-	names := maps.Clone(stored)
-	maps.Copy(names, c.tally)
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if stored[name] != c.tally[name] {
-			c.miscounted(name, stored[name], c.tally[name])
-		}
-	}
-	return nil
 }

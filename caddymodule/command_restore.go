@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,8 +48,8 @@ gives it, so it can be repeated.`,
 		}
 		defer later.close()
 		how := storage.Rewriting{Replace: *replace}
-		if _, err := os.Lstat(*to); err == nil {
-			how.Aside = *to + ".replaced-" + time.Now().UTC().Format("20060102T150405Z")
+		if real, err := filepath.EvalSymlinks(*to); err == nil {
+			how.Aside = real + ".replaced-" + time.Now().UTC().Format("20060102T150405Z")
 		}
 		var all found
 		var carried apikey.Carried

@@ -163,6 +163,59 @@ func TestKeysRevokedAfterABackupComeBackOnlyWhenNobodySaysSo(t *testing.T) {
 	}
 }
 
+func TestAnAuditLogIsReadAsItWasWritten(t *testing.T) {
+	g := startGateway(t, plainSite)
+	key := g.issue(map[string]string{"scope": "read-write", "expiresAt": "2100-01-01T00:00:00Z"})
+	g.must("backup", g.in("backup"))
+	line := func(change, more string) string {
+		return `{"level":"info","ts":1795411100.5,"logger":"api_keys.audit","msg":"api key ` + change + `","api_key_id":"` + key["id"] + `"` + more + "}\n"
+	}
+	const write, read = `,"scope":"read-write","expires_at":"2100-01-01T00:00:00Z"`, `,"scope":"read","expires_at":"2100-01-01T00:00:00Z"`
+	const other = `{"level":"info","logger":"http","msg":"api_keys.audit"}` + "\nnot JSON\n"
+	for name, test := range map[string]struct {
+		log, want string
+	}{
+		"issued only":              {line("issued", write), "0 0 0"},
+		"revoked":                  {other + line("revoked", write), "1 0 0"},
+		"without its last break":   {strings.TrimSpace(line("revoked", write)), "1 0 0"},
+		"revoked stays revoked":    {line("revoked", write) + line("updated", write), "1 0 0"},
+		"the last scope counts":    {line("updated", read) + line("updated", write), "0 0 0"},
+		"a smaller scope":          {line("updated", write) + line("updated", read), "0 0 1"},
+		"an earlier end":           {line("rotated", `,"scope":"read-write","expires_at":"2030-01-01T00:00:00.5Z"`), "0 1 0"},
+		"a later end":              {line("updated", `,"scope":"read-write"`), "0 0 0"},
+		"of another key":           {strings.ReplaceAll(line("revoked", write), key["id"], "key_0352LEivjpyT0uQI9pd2Xs"), "0 0 0"},
+		"no line of the audit log": {other, "has no line of the logger api_keys.audit"},
+		"a line without a key":     {strings.ReplaceAll(line("revoked", write), key["id"], ""), "line 1: api_key_id"},
+		"a line without a scope":   {line("revoked", ""), "line 1: scope"},
+		"a line without a time":    {line("revoked", `,"scope":"read","expires_at":"soon"`), "line 1: expires_at"},
+		"a line that was cut":      {other + line("revoked", write)[:90], "line 3: it is not the JSON"},
+	} {
+		log, to := g.in("audit.log"), g.in("restored")
+		if err := os.WriteFile(log, []byte(test.log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"restore", g.in("backup"), "--to", to, "--revoked-since", log}
+		if strings.Contains(test.want, "line") {
+			g.fails(1, test.want, args...)
+			continue
+		}
+		result, _ := g.must(args...)
+		if got := fmt.Sprint(result["revokedAgain"], result["endEarlier"], result["readOnlyAgain"]); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+		if err := os.Remove(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stranger := startGateway(t, plainSite)
+	stranger.issue(nil)
+	stranger.stop()
+	g.fails(1, "none of the keys of the backup", "restore", g.in("backup"), "--to", g.in("restored"), "--revoked-since", stranger.store())
+	if _, err := os.Lstat(g.in("restored")); err == nil {
+		t.Error("a store was made all the same")
+	}
+}
+
 func TestWhatIsNoSoundBackupIsRefusedAndTheStoreIsLeftAlone(t *testing.T) {
 	g := startGateway(t, plainSite)
 	for range 50 {

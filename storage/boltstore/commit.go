@@ -67,7 +67,10 @@ func (s *Store) serve() {
 		case <-s.closing:
 			return
 		case first := <-s.queue:
+			begun := time.Now()
+			s.writing.Store(&begun)
 			group, err := s.transact(first)
+			s.writing.Store(nil)
 			for _, u := range group {
 				u.err = err
 				close(u.turn)
@@ -121,11 +124,7 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 	if err := s.unmoved(); err != nil {
 		return group, s.failed("writing", apikey.ErrUnavailable, err)
 	}
-	begun := time.Now()
-	s.committing.Store(&begun)
-	err = guard(func() error { return s.commit(tx) })
-	s.committing.Store(nil)
-	if err != nil {
+	if err := guard(func() error { return s.commit(tx) }); err != nil {
 		_ = rollback()
 		// A commit fails before its meta page was written, or at it, or when
 		// only the sync after it is missing. What the disk has, tells.

@@ -42,25 +42,9 @@ func Examine(path string, fault func(problem string)) (apikey.Store, error) {
 }
 
 func examine(path string, fault func(problem string)) (*examined, error) {
-	// Before bbolt sees the file: it may not come back from a damaged one. A
-	// writer could change pages under the check, so it is done under the lock
-	// too, where that can be had.
-	if err := regular(path); err != nil {
-		return nil, err
-	}
+	// Before bbolt sees the file: it may not come back from a damaged one.
 	sound := true
-	check := func(file *os.File) error {
-		return checkPages(file, func(problem string) { sound = false; fault(problem) })
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	if err := lockShared(file); err != nil {
-		return nil, err
-	}
-	if err := check(file); err != nil || !sound {
+	if err := examinePages(path, func(problem string) { sound = false; fault(problem) }); err != nil || !sound {
 		return nil, err
 	}
 	db, err := openDatabase(path, os.O_RDONLY)
@@ -88,6 +72,22 @@ func examine(path string, fault func(problem string)) (*examined, error) {
 		return nil, errors.Join(err, db.close())
 	}
 	return &examined{&Store{path: path}, db}, nil
+}
+
+// examinePages checks the pages of a file while nobody writes to it.
+func examinePages(path string, fault func(problem string)) error {
+	if err := regular(path); err != nil {
+		return err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := lockShared(file); err != nil {
+		return err
+	}
+	return checkPages(file, fault)
 }
 
 func regular(path string) error {

@@ -12,11 +12,11 @@ import (
 
 var _ apikey.Snapshotter = (*Store)(nil)
 
-// commitPatience is how long a commit may take before a snapshot gives way to it.
+// writePatience is how long a write may take before a snapshot gives way to it.
 // While a read transaction is open, bbolt cannot map a file that has outgrown its
 // mapping: a revocation, and with it every lookup, would wait for whoever receives
 // the snapshot.
-const commitPatience = time.Second
+const writePatience = 2 * time.Second
 
 var errGaveWay = errors.New("a change of keys had to wait for the copy, which gave way: try again, and receive it faster")
 
@@ -72,7 +72,7 @@ func (s *Store) waitedFor(ctx context.Context, copied <-chan struct{}, out *io.P
 		case <-s.closing:
 			cause = s.failed("copying", apikey.ErrUnavailable, errClosed)
 		case <-tick.C:
-			if begun := s.committing.Load(); begun == nil || time.Since(*begun) < s.patience {
+			if begun := s.writing.Load(); begun == nil || time.Since(*begun) < s.patience {
 				continue
 			}
 			cause = errGaveWay

@@ -57,9 +57,9 @@ type Store struct {
 	served  chan struct{} // closed when the committer has ended
 	close   sync.Once
 
-	commit     func(*bolt.Tx) error // replaced by tests that make commits fail
-	committing atomic.Pointer[time.Time]
-	patience   time.Duration // of snapshots with commits
+	commit   func(*bolt.Tx) error      // replaced by tests that make commits fail
+	writing  atomic.Pointer[time.Time] // since when the committer is at work
+	patience time.Duration             // of a snapshot that others wait for
 }
 
 var _ apikey.Store = (*Store)(nil)
@@ -87,7 +87,7 @@ func Open(path string, options ...Option) (*Store, error) {
 		closing:  make(chan struct{}),
 		served:   make(chan struct{}),
 		commit:   (*bolt.Tx).Commit,
-		patience: commitPatience,
+		patience: writePatience,
 	}
 	for _, option := range options {
 		option(s)
