@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"io"
 )
 
 // Exported is a key as it leaves the store.
@@ -81,4 +82,18 @@ func exported(r *record) Exported {
 		e.Pepper = r.digest.pepper.String()
 	}
 	return e
+}
+
+// ErrNoSnapshot says that the driver of the store cannot copy it.
+var ErrNoSnapshot = errors.New("the storage driver cannot copy its store")
+
+// Snapshot brings all usage to the store and copies it, as a Snapshotter does.
+func (k *Keyring) Snapshot(ctx context.Context, start func(size int64) (io.Writer, error)) error {
+	snapshotter, ok := k.store.(Snapshotter)
+	if !ok {
+		return ErrNoSnapshot
+	}
+	// A copy without the last uses is better than none.
+	_ = k.Flush(ctx)
+	return snapshotter.Snapshot(ctx, start)
 }

@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"errors"
+	"io"
 )
 
 // Table names one ordered set of records in a [Store]. Drivers give each table
@@ -139,4 +140,13 @@ type Watcher interface {
 	// may call View. The key that it is given is good during the call only.
 	// When the store is closed, the error wraps ErrUnavailable.
 	Watch(ctx context.Context, synced func(), changed func(t Table, key []byte)) error
+}
+
+// Snapshotter is implemented by a Store that can copy itself while it is in use.
+type Snapshotter interface {
+	// Snapshot writes one consistent state of the store, which includes every
+	// update that has returned, to what start returns. start is called once,
+	// with the number of bytes to come. Updates go on meanwhile; a writer that
+	// is so slow that they would have to wait for it is given up.
+	Snapshot(ctx context.Context, start func(size int64) (io.Writer, error)) error
 }

@@ -2,7 +2,6 @@ package apikey
 
 import (
 	"encoding/binary"
-	"errors"
 )
 
 // getRecord returns the record of a key, or nil.
@@ -80,17 +79,25 @@ func count(tx Tx, name string, more int64) error {
 	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n))
 }
 
-// countDigest counts a record by what is needed to use it: the pepper of its
-// digest, and for a foreign token the kind of it.
-func countDigest(tx Tx, d *digest, more int64) error {
-	var err error
+// countNames are the counts of the records that have such a digest, by what is
+// needed to use it: the pepper, and for a foreign token the kind of it.
+func (d *digest) countNames() (names []string) {
 	if d.algorithm.foreign() {
-		err = count(tx, foreignKind{d.algorithm, d.pepper}.countName(), more)
+		names = append(names, foreignKind{d.algorithm, d.pepper}.countName())
 	}
 	if d.pepper != 0 && d.algorithm != algorithmForeignHMAC {
-		err = errors.Join(err, count(tx, countPepper(d.pepper), more))
+		names = append(names, countPepper(d.pepper))
 	}
-	return err
+	return names
+}
+
+func countDigest(tx Tx, d *digest, more int64) error {
+	for _, name := range d.countNames() {
+		if err := count(tx, name, more); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func counted(tx Reader, name string) (uint64, error) {

@@ -27,6 +27,8 @@ const adminBase = "/api_keys/"
 //	GET                 /api_keys/stats                             how many keys there are
 //	POST                /api_keys/import[?dry_run=true]             keys that were made elsewhere, as JSON lines
 //	GET                 /api_keys/export[?hashes=true]              all keys, as JSON lines
+//	GET                 /api_keys/backup                            a consistent copy of the store
+//	GET                 /api_keys/check                             what is wrong with the store, as JSON lines
 //	*                   /api_keys/organizations/{org}/keys[/...]    as /v1/api-keys of the organization
 //	*                   /api_keys/keys/{id}[/...]                   a key of any organization
 //	POST                /api_keys/keys/verify                       a token of any organization
@@ -65,6 +67,12 @@ func (a *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	case adminBase + "export":
 		handler.ServeExport(w, r, requestID)
+		return nil
+	case adminBase + "backup":
+		handler.ServeBackup(w, r, requestID)
+		return nil
+	case adminBase + "check":
+		handler.ServeCheck(w, r, requestID)
 		return nil
 	}
 	operator, rest, ok := operatorPath(r.URL)

@@ -20,11 +20,14 @@ func init() {
 		Name:  "api-keys",
 		Short: "Issues, lists and revokes API keys of the running server",
 		Long: `
-Manages the API keys of a running Caddy through its admin endpoint. The store is
-never opened by this command.
+Manages the API keys of a running Caddy through its admin endpoint. Only restore,
+compact and check with a file open a store themselves, one that no server uses.
 
 Tables are for people; with --json the output is for programs. A token is written
-to standard output once, when its key is made, and cannot be shown again.`,
+to standard output once, when its key is made, and cannot be shown again.
+
+Exit codes: 0, it was done; 1, it was not, for the reason on standard error; 4, check
+has found faults; 5, there is no such key.`,
 		CobraFunc: apiKeysCommand,
 	})
 }
@@ -37,9 +40,11 @@ func apiKeysCommand(cmd *cobra.Command) {
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(*cobra.Command, []string) error { return cmd.Help() }
 	cmd.SilenceUsage = true // a failure is one sentence
-	cmd.AddCommand(o.create(), o.list(), o.get(), o.update(), o.revoke(), o.rotate(), o.verify(), o.importKeys(), o.export(), o.stats())
+	cmd.AddCommand(o.create(), o.list(), o.get(), o.update(), o.revoke(), o.rotate(), o.verify(), o.importKeys(), o.export(), o.stats(),
+		o.backup(), o.restore(), o.check(), o.compact(), o.scannerRule())
 	for _, sub := range cmd.Commands() {
 		sub.SilenceUsage = true
+		sub.RunE = withExitCode(sub.RunE)
 		sub.PreRunE = func(*cobra.Command, []string) error {
 			o.out = sub.OutOrStdout()
 			if f := sub.Flags().Lookup("organization"); f != nil && f.Changed && f.Value.String() == "" {

@@ -59,6 +59,9 @@ func (o *operator) send(method, uri string, header http.Header, body []byte) (da
 			return nil, why
 		}
 	}
+	if reason == "not_found" {
+		err = &exitError{exitNotFound, err}
+	}
 	return data, err
 }
 
@@ -90,8 +93,8 @@ func sendOnce(address, method, uri string, header http.Header, body []byte) (dat
 	return answer.Data, "", nil
 }
 
-// stream returns the body of an answer that is too long to be held.
-func (o *operator) stream(uri string) (io.ReadCloser, error) {
+// stream asks for an answer that is too long to be held.
+func (o *operator) stream(uri string) (*http.Response, error) {
 	address, err := o.endpoint()
 	if err != nil {
 		return nil, err
@@ -99,9 +102,8 @@ func (o *operator) stream(uri string) (io.ReadCloser, error) {
 	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, uri, nil, nil)
 	if err != nil {
 		_, err = explain(address, err)
-		return nil, err
 	}
-	return resp.Body, nil
+	return resp, err
 }
 
 // explain makes a sentence of the error of AdminAPIRequest, which holds the body

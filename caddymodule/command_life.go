@@ -117,12 +117,12 @@ func (o *operator) export() *cobra.Command {
 		if *hashes {
 			query.Set("hashes", "true")
 		}
-		body, err := o.stream(adminBase + "export?" + query.Encode())
+		resp, err := o.stream(adminBase + "export?" + query.Encode())
 		if err != nil {
 			return err
 		}
-		defer body.Close()
-		if _, err := io.Copy(o.out, body); err != nil {
+		defer resp.Body.Close()
+		if _, err := io.Copy(o.out, resp.Body); err != nil {
 			return fmt.Errorf("the export broke off: %w", err)
 		}
 		return nil
@@ -198,7 +198,7 @@ func (o *operator) importFile(name string, dry bool) (total imported, err error)
 		uri += "?dry_run=true"
 		doing = "checking"
 	}
-	show := newProgress(doing)
+	show := newProgress(doing, "lines")
 	defer show.end()
 
 	lines := bufio.NewReader(file)

@@ -104,6 +104,32 @@ func (o *operator) printFields(data json.RawMessage) error {
 	})
 }
 
+// field is a member of an object.
+type field struct {
+	name  string
+	value any
+}
+
+// printObject prints what a command has done.
+func (o *operator) printObject(fields ...field) error {
+	if o.json {
+		values := make(map[string]any)
+		for _, f := range fields {
+			values[f.name] = f.value
+		}
+		data, err := json.Marshal(values)
+		if err != nil {
+			return err
+		}
+		return o.printJSON(data)
+	}
+	return o.table(func(w io.Writer) {
+		for _, f := range fields {
+			fmt.Fprintf(w, "%s\t%v\n", f.name, f.value)
+		}
+	})
+}
+
 // maxShownLines is how many line numbers a person is shown; --json has all.
 const maxShownLines = 20
 

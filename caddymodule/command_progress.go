@@ -9,17 +9,17 @@ import (
 
 // progress tells on a terminal how far a long command is. In a pipe it is silent.
 type progress struct {
-	doing   string
-	visible bool
+	doing, unit string
+	visible     bool
 }
 
-func newProgress(doing string) progress {
-	return progress{doing, term.IsTerminal(int(os.Stderr.Fd()))}
+func newProgress(doing, unit string) progress {
+	return progress{doing, unit, term.IsTerminal(int(os.Stderr.Fd()))}
 }
 
-func (p progress) at(lines int) {
+func (p progress) at(n int) {
 	if p.visible {
-		fmt.Fprintf(os.Stderr, "\r%s: %d lines", p.doing, lines)
+		fmt.Fprintf(os.Stderr, "\r%s: %d %s", p.doing, n, p.unit)
 	}
 }
 

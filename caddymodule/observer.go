@@ -67,6 +67,10 @@ func (o observer) Changed(ctx context.Context, c apikey.Change) {
 		"api_key_id":      c.Key.ID.String(),
 		"organization_id": c.Key.OrganizationID,
 		"by":              c.By.ID(),
+		"scope":           c.Key.Scope.String(),
+	}
+	if !c.Key.ExpiresAt.IsZero() {
+		data["expires_at"] = c.Key.ExpiresAt.UTC().Format("2006-01-02T15:04:05.999Z07:00")
 	}
 	for name, value := range map[string]string{
 		"by_api_key_id": c.By.KeyID.String(), "replaced_by": c.Successor.String(), "cause": c.Key.RevokedFor,
@@ -80,7 +84,7 @@ func (o observer) Changed(ctx context.Context, c apikey.Change) {
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		fields = append(fields, zap.Any(name, data[name]))
 	}
-	o.app.logger.Named("audit").Info("api key "+c.Kind.String(), fields...)
+	o.app.logger.Named(auditLogger).Info(auditMessage+c.Kind.String(), fields...)
 	o.app.events.Emit(o.app.ctx, eventNames[c.Kind], data)
 }
 

@@ -72,17 +72,17 @@ func TestChangesAreToldThroughEventsAndTheLog(t *testing.T) {
 	g.revoke(first)
 
 	want := []struct{ event, log, data string }{
-		{"api_key_created", "api key issued", "map[api_key_id:" + first.ID + " by:operator organization_id:acme]"},
-		{"api_key_created", "api key issued", "map[api_key_id:" + second.ID + " by:alice by_api_key_id:" + first.ID + " organization_id:acme]"},
-		{"api_key_revoked", "api key revoked", "map[api_key_id:" + second.ID + " by:alice by_api_key_id:" + first.ID + " organization_id:acme]"},
-		{"api_key_revoked", "api key revoked", "map[api_key_id:" + first.ID + " by:operator organization_id:acme]"},
+		{"api_key_created", "api key issued", "map[api_key_id:" + first.ID + " by:operator organization_id:acme scope:read-write]"},
+		{"api_key_created", "api key issued", "map[api_key_id:" + second.ID + " by:alice by_api_key_id:" + first.ID + " organization_id:acme scope:read]"},
+		{"api_key_revoked", "api key revoked", "map[api_key_id:" + second.ID + " by:alice by_api_key_id:" + first.ID + " organization_id:acme scope:read]"},
+		{"api_key_revoked", "api key revoked", "map[api_key_id:" + first.ID + " by:operator organization_id:acme scope:read-write]"},
 	}
 	seen := takeEvents()
 	var logged []string
 	for _, line := range g.logged() {
 		if line["logger"] == "api_keys.audit" && strings.HasPrefix(line["msg"].(string), "api key ") {
 			logged = append(logged, line["msg"].(string))
-			data := fmt.Sprint(map[string]any{"api_key_id": line["api_key_id"], "organization_id": line["organization_id"], "by": line["by"]})
+			data := fmt.Sprint(map[string]any{"api_key_id": line["api_key_id"], "organization_id": line["organization_id"], "by": line["by"], "scope": line["scope"]})
 			if by := line["by_api_key_id"]; by != nil && by != "" {
 				data = strings.Replace(data, " organization_id", fmt.Sprintf(" by_api_key_id:%v organization_id", by), 1)
 			}
@@ -232,17 +232,17 @@ func TestEveryChangeInTheLifeOfAKeyIsToldThroughEventsAndTheLog(t *testing.T) {
 	if a := g.send("PATCH", "/v1/api-keys/"+second.ID, `{"name":""}`, first.header(), asJSON); a.Status != 400 {
 		t.Errorf("%d %s", a.Status, a.Text)
 	}
-	replacedBy := g.lookUp(second).text("replacedBy")
+	replacedBy, end := g.lookUp(second).text("replacedBy"), g.lookUp(second).text("expiresAt")
 	legacy, _ := g.operate("GET", "/api_keys/organizations/globex/keys", "").Data["items"].([]any)
 	if len(legacy) != 1 {
 		t.Fatalf("imported: %v", legacy)
 	}
 	byAlice := " by:alice by_api_key_id:" + first.ID + " client_ip:127.0.0.1 organization_id:acme"
 	want := []struct{ event, log, data string }{
-		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + " by:operator client_ip:127.0.0.1 organization_id:acme]"},
-		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + byAlice + "]"},
-		{"api_key_rotated", "api key rotated", "map[api_key_id:" + second.ID + byAlice + " replaced_by:" + replacedBy + "]"},
-		{"api_key_imported", "api key imported", fmt.Sprintf("map[api_key_id:%v by:operator organization_id:globex]", legacy[0].(map[string]any)["id"])},
+		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + " by:operator client_ip:127.0.0.1 organization_id:acme scope:read]"},
+		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + byAlice + " scope:read-write]"},
+		{"api_key_rotated", "api key rotated", "map[api_key_id:" + second.ID + strings.Replace(byAlice, " organization_id", " expires_at:"+end+" organization_id", 1) + " replaced_by:" + replacedBy + " scope:read-write]"},
+		{"api_key_imported", "api key imported", fmt.Sprintf("map[api_key_id:%v by:operator organization_id:globex scope:read]", legacy[0].(map[string]any)["id"])},
 	}
 	requests := make(map[string]bool)
 	withoutRequest := func(data map[string]any) string {

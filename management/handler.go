@@ -213,6 +213,8 @@ func (h *Handler) refusal(err error) *Refusal {
 		return InsufficientScope(h.Realm)
 	case errors.Is(err, apikey.ErrCaller):
 		return InvalidToken(h.Realm)
+	case errors.Is(err, apikey.ErrNoSnapshot):
+		return NoBackup()
 	case errors.Is(err, apikey.ErrOutcomeUnknown):
 		return OutcomeUnknown()
 	case errors.Is(err, apikey.ErrUnavailable):

@@ -176,16 +176,7 @@ func (h *Handler) ServeExport(w http.ResponseWriter, r *http.Request, requestID 
 		begun = true
 		return lines.Encode(line)
 	})
-	if err != nil && !begun {
-		h.fail(w, r, requestID, err)
-		return
-	}
-	if err != nil {
-		if h.Log != nil {
-			h.Log(r, requestID, err)
-		}
-		panic(http.ErrAbortHandler)
-	}
+	h.finish(w, r, requestID, begun, err)
 }
 
 // statsData sums a Keyring up.

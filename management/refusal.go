@@ -48,8 +48,9 @@ const (
 	ReasonBodyTooLarge         Reason = "body_too_large"         // 413
 	ReasonUnsupportedMediaType Reason = "unsupported_media_type" // 415
 	ReasonTooEarly             Reason = "too_early"              // 425: a write in replayable TLS early data
-	// 500 and 503
+	// 500 to 503
 	ReasonInternal         Reason = "internal_error"    // 500: the cause is in the log
+	ReasonNotSupported     Reason = "not_supported"     // 501: the storage driver cannot do it
 	ReasonStoreUnavailable Reason = "store_unavailable" // 503: nothing was changed
 	ReasonOutcomeUnknown   Reason = "outcome_unknown"   // 503: the change may be in force or not
 )
@@ -289,6 +290,14 @@ func Internal() *Refusal {
 	return &Refusal{
 		Status: http.StatusInternalServerError, Reason: ReasonInternal,
 		Message: "internal error: the log of the gateway has the cause under this requestId",
+	}
+}
+
+// NoBackup says that the storage driver cannot copy its store: 501.
+func NoBackup() *Refusal {
+	return &Refusal{
+		Status: http.StatusNotImplemented, Reason: ReasonNotSupported,
+		Message: "the storage driver cannot copy its store: use the backup of the database behind it",
 	}
 }
 

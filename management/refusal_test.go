@@ -30,6 +30,7 @@ func TestEachRefusalHasItsStatusReasonAndHeaders(t *testing.T) {
 		"media type":                {management.UnsupportedMediaType(), 415, "unsupported_media_type", nil},
 		"too early":                 {management.TooEarly(), 425, "too_early", nil},
 		"internal":                  {management.Internal(), 500, "internal_error", nil},
+		"no backup":                 {management.NoBackup(), 501, "not_supported", nil},
 		"store unavailable":         {management.StoreUnavailable(), 503, "store_unavailable", map[string]string{"Retry-After": "5"}},
 		"outcome unknown":           {management.OutcomeUnknown(), 503, "outcome_unknown", map[string]string{"Retry-After": "5"}},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -66,7 +67,10 @@ func (s *Store) serve() {
 		case <-s.closing:
 			return
 		case first := <-s.queue:
+			begun := time.Now()
+			s.writing.Store(&begun)
 			group, err := s.transact(first)
+			s.writing.Store(nil)
 			for _, u := range group {
 				u.err = err
 				close(u.turn)

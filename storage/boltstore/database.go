@@ -12,6 +12,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/caddy-apikeys/caddy-apikeys/storage"
 )
 
 // lockTimeout is how long another process may take to let go of the file. Caddy
@@ -29,7 +31,7 @@ type database struct {
 }
 
 var (
-	errLocked = errors.New(`another process uses it (another Caddy?): stop that one, or name a file of its own for each; "caddy validate" and "caddy reload" work beside a running server`)
+	errLocked = fmt.Errorf(`%w (another Caddy?): stop that one, or name a file of its own for each; "caddy validate" and "caddy reload" work beside a running server`, storage.ErrInUse)
 	errCut    = errors.New("the file was cut off: restore it from a backup")
 	errDamage = errors.New("the file is damaged, or its disk cannot be read")
 

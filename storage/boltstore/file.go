@@ -6,9 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"syscall"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -123,11 +121,7 @@ func create(path string) (created bool, err error) {
 	if err := os.Rename(fresh, path); err != nil {
 		return false, err
 	}
-	// Not every system can sync a directory.
-	if err := d.Sync(); err != nil && runtime.GOOS != "windows" && !errors.Is(err, syscall.EINVAL) {
-		return false, err
-	}
-	return true, nil
+	return true, syncDirectory(d)
 }
 
 // canonical returns the one path by which a file is known, whether it exists

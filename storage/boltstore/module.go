@@ -92,8 +92,18 @@ func (d *Driver) Open(context.Context) (apikey.Store, error) {
 	return s, nil
 }
 
+// Examine implements [storage.FileDriver].
+func (*Driver) Examine(path string, fault func(problem string)) (apikey.Store, error) {
+	return Examine(path, fault)
+}
+
+// Rewrite implements [storage.FileDriver].
+func (*Driver) Rewrite(ctx context.Context, from, to string, how storage.Rewriting, change func(apikey.Store) error) error {
+	return Rewrite(ctx, from, to, how, change)
+}
+
 var (
-	_ storage.Driver        = (*Driver)(nil)
+	_ storage.FileDriver    = (*Driver)(nil)
 	_ caddy.Provisioner     = (*Driver)(nil)
 	_ caddyfile.Unmarshaler = (*Driver)(nil)
 )

@@ -57,7 +57,9 @@ type Store struct {
 	served  chan struct{} // closed when the committer has ended
 	close   sync.Once
 
-	commit func(*bolt.Tx) error // replaced by tests that make commits fail
+	commit   func(*bolt.Tx) error      // replaced by tests that make commits fail
+	writing  atomic.Pointer[time.Time] // since when the committer is at work
+	patience time.Duration             // of a snapshot that others wait for
 }
 
 var _ apikey.Store = (*Store)(nil)
@@ -79,12 +81,13 @@ func WithLogger(log func() *zap.Logger) Option {
 // after 3 seconds.
 func Open(path string, options ...Option) (*Store, error) {
 	s := &Store{
-		path:    canonical(path),
-		log:     zap.NewNop,
-		queue:   make(chan *update),
-		closing: make(chan struct{}),
-		served:  make(chan struct{}),
-		commit:  (*bolt.Tx).Commit,
+		path:     canonical(path),
+		log:      zap.NewNop,
+		queue:    make(chan *update),
+		closing:  make(chan struct{}),
+		served:   make(chan struct{}),
+		commit:   (*bolt.Tx).Commit,
+		patience: writePatience,
 	}
 	for _, option := range options {
 		option(s)
@@ -120,7 +123,10 @@ func (s *Store) openFirst() (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.file, err = db.file.Stat(); err != nil {
+	if s.file, err = db.file.Stat(); err == nil {
+		err = s.unmoved() // by a command that has put another one in its place
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.close())
 	}
 	return db, nil
