@@ -97,8 +97,8 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: hot(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
 		return l.oursTarget(ctx, "ours-gogc-100", main, "", "GOGC=100")
 	})
-	add(scenario{name: "stock Caddy, GOGC=400", with: hot(main, 10_000)}, "GOGC=400", func() (*target, error) {
-		return l.stockTarget(ctx, "stock-gogc-400", "GOGC=400")
+	add(scenario{name: "stock Caddy, GOGC=250", with: hot(main, 10_000)}, "GOGC=250", func() (*target, error) {
+		return l.stockTarget(ctx, "stock-gogc-250", "GOGC=250")
 	})
 	l.addPeers(ctx, add, hot(main, 10_000))
 	return all
