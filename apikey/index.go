@@ -173,7 +173,6 @@ type entryView struct {
 	digest              digest
 	expires             int64
 	state               uint64
-	name                string
 	organization, owner string
 }
 
@@ -213,7 +212,6 @@ func (x *index) tryRead(entry uint64, e *entryView) bool {
 	e.digest.pepper = pepperID(pepper)
 	e.slot = slot{uint32(entry) + 1, uint16(e.state >> 16)}
 	texts := unsafe.String(&block.bytes[text>>32], textSize(text))
-	e.name, texts = texts[:IDLength], texts[IDLength:]
 	e.organization, e.owner = texts[:text>>8&0xff], texts[text>>8&0xff:]
 	return true
 }

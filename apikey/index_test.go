@@ -33,8 +33,10 @@ func mixedUp(e *entryView, id ID) string {
 	want := indexKey(id, version)
 	high, low := halves(id)
 	switch {
-	case e.high != high || e.low != low || e.name != id.String():
-		return "id " + e.name
+	case e.high != high || e.low != low:
+		var other ID
+		putHalves(&other, e.high, e.low)
+		return "id " + other.String()
 	case e.organization != want.OrganizationID:
 		return "organization " + e.organization
 	case e.owner != want.owner() || e.state&stateServiceAccount != 0 != (want.ServiceAccountID != ""):

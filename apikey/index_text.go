@@ -14,15 +14,13 @@ const minTextBlock = 4 << 10
 // them. The stripe must be held.
 func (x *index) keepText(set uint64, r *record) uint64 {
 	owner := r.owner()
-	size := IDLength + len(r.OrganizationID) + len(owner)
+	size := len(r.OrganizationID) + len(owner)
 	block := x.stripeOf(set).text.Load()
 	if block.used+size > len(block.bytes) {
 		block = x.moveTexts(set%stripeCount, size)
 	}
 	at := block.used
-	n := at + copy(block.bytes[at:], idPrefix)
-	n = len(r.ID.appendDigits(block.bytes[:n]))
-	n += copy(block.bytes[n:], r.OrganizationID)
+	n := at + copy(block.bytes[at:], r.OrganizationID)
 	n += copy(block.bytes[n:], owner)
 	block.used = n
 	return uint64(at)<<32 | uint64(len(r.OrganizationID))<<8 | uint64(len(owner))
@@ -57,4 +55,4 @@ func (x *index) moveTexts(stripe uint64, more int) *textBlock {
 	return block
 }
 
-func textSize(text uint64) int { return IDLength + int(text>>8&0xff) + int(text&0xff) }
+func textSize(text uint64) int { return int(text>>8&0xff) + int(text&0xff) }

@@ -153,7 +153,7 @@ func (e *entryView) judge(v *Verdict, all peppers, id ID, secret string, now int
 
 // standing says how a key stands whose token was presented.
 func (e *entryView) standing(v *Verdict, id ID, now int64) {
-	v.KeyID, v.KeyName, v.OrganizationID = id, e.name, e.organization
+	v.KeyID, v.OrganizationID = id, e.organization
 	v.ExpiresAt = fromMillis(e.expires)
 	v.entry, v.at = e.slot, now
 	if e.state&stateServiceAccount != 0 {
@@ -208,7 +208,7 @@ func (k *Keyring) lookUp(ctx context.Context, id ID) (r *record, err error) {
 // fillFrom remembers a record, and returns what the index would say of it.
 func (k *Keyring) fillFrom(t ticket, r *record) *entryView {
 	return &entryView{
-		digest: r.digest, expires: toMillis(r.ExpiresAt), name: r.ID.String(),
+		digest: r.digest, expires: toMillis(r.ExpiresAt),
 		organization: r.OrganizationID, owner: r.owner(), state: r.state(), slot: k.index.fill(t, r),
 	}
 }

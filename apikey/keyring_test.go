@@ -62,7 +62,7 @@ func TestIssuedKeyIsAcceptedAndSpeaksForItsOwner(t *testing.T) {
 				for _, from := range []string{"store", "index"} {
 					v := r.verify(made.Token, apikey.ReasonNone)
 					p := apikey.Principal{OrganizationID: c.by.OrganizationID, UserID: c.user, ServiceAccountID: c.account, KeyID: made.Key.ID, Scope: c.what.Scope}
-					if !v.Allowed() || v.Principal() != p || v.KeyName != made.Key.ID.String() || v.PrincipalID() != c.user+c.account || !v.ExpiresAt.Equal(c.what.ExpiresAt) {
+					if !v.Allowed() || v.Principal() != p || v.KeyID != made.Key.ID || v.PrincipalID() != c.user+c.account || !v.ExpiresAt.Equal(c.what.ExpiresAt) {
 						t.Errorf("from the %s: %+v", from, v)
 					}
 				}

@@ -54,7 +54,6 @@ type Verdict struct {
 	// The key and its owner. They are set when the secret was right, so also
 	// for an expired or revoked key.
 	KeyID            ID
-	KeyName          string // the text form of KeyID
 	OrganizationID   string
 	UserID           string
 	ServiceAccountID string

@@ -85,7 +85,7 @@ func (c *checker) check(r *http.Request) (apikey.Verdict, *apikey.Keyring) {
 		return apikey.Verdict{Reason: apikey.ReasonUnavailable}, nil
 	}
 	if c := c.logger.Check(zap.DebugLevel, "checked an API key"); c != nil {
-		c.Write(zap.Stringer("reason", verdict.Reason), zap.String("api_key_id", verdict.KeyName))
+		c.Write(zap.Stringer("reason", verdict.Reason), zap.Stringer("api_key_id", verdict.KeyID))
 	}
 	return verdict, keyring
 }
@@ -115,13 +115,13 @@ func clientIP(r *http.Request) string {
 // noteKey adds the id of the key to the access log, if there is one, when the
 // request had the secret to it.
 func noteKey(r *http.Request, v *apikey.Verdict) {
-	if v.KeyName == "" {
+	if v.KeyID.IsZero() {
 		return
 	}
 	if server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs == nil {
 		return // a field costs three allocations, written or not
 	}
 	if fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		fields.Set(zap.String("api_key_id", v.KeyName))
+		fields.Set(zap.Stringer("api_key_id", v.KeyID))
 	}
 }

@@ -238,7 +238,7 @@ func (g *Gate) logObserved(r *http.Request, id *identity, reason apikey.Reason) 
 		fields := []zap.Field{zap.Stringer("reason", reason), zap.String("method", r.Method), zap.String("host", redact(r.Host)),
 			zap.String("path", redact(r.URL.Path)), zap.String("client_ip", clientIP(r))}
 		if id != nil {
-			fields = append(fields, zap.String("api_key_id", id.verdict.KeyName))
+			fields = append(fields, zap.String("api_key_id", id.keyName))
 		}
 		c.Write(fields...)
 	}

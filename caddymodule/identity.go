@@ -192,13 +192,15 @@ func (t *trailerScrubber) Read(p []byte) (int, error) {
 // holds the values of the headers too.
 type identity struct {
 	verdict apikey.Verdict
+	keyName string // the id of the key as text
 	keyring *apikey.Keyring
 	values  [factCount]string
 }
 
 func newIdentity(v apikey.Verdict, keyring *apikey.Keyring) *identity {
-	return &identity{verdict: v, keyring: keyring, values: [factCount]string{
-		factKeyID:          v.KeyName,
+	name := v.KeyID.String()
+	return &identity{verdict: v, keyName: name, keyring: keyring, values: [factCount]string{
+		factKeyID:          name,
 		factOrganization:   v.OrganizationID,
 		factUser:           v.UserID,
 		factServiceAccount: v.ServiceAccountID,
@@ -222,7 +224,7 @@ func (p *headerPolicy) setHeaders(h http.Header, id *identity) {
 func (id *identity) placeholder(name string) (any, bool) {
 	switch name {
 	case "http.auth.user.key_id":
-		return id.verdict.KeyName, true
+		return id.keyName, true
 	case "http.auth.user.organization_id":
 		return id.verdict.OrganizationID, true
 	case "http.auth.user.scope":

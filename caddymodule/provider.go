@@ -53,7 +53,7 @@ func (p *Provider) Authenticate(_ http.ResponseWriter, r *http.Request) (caddyau
 		return caddyauth.User{}, false, nil
 	}
 	return caddyauth.User{ID: id.verdict.PrincipalID(), Metadata: map[string]string{
-		"key_id":          id.verdict.KeyName,
+		"key_id":          id.keyName,
 		"organization_id": id.verdict.OrganizationID,
 		"scope":           id.verdict.Scope.String(),
 	}}, true, nil

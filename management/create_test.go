@@ -25,7 +25,7 @@ func TestCreateAnswersWithTheKeyAndItsTokenThisOnce(t *testing.T) {
 	if _, err := time.Parse("2006-01-02T15:04:05.999Z", created["createdAt"].(string)); err != nil {
 		t.Error(err)
 	}
-	if verdict, err := s.ring.Verify(t.Context(), token); err != nil || !verdict.Allowed() || verdict.KeyName != id {
+	if verdict, err := s.ring.Verify(t.Context(), token); err != nil || !verdict.Allowed() || verdict.KeyID.String() != id {
 		t.Errorf("the token is answered %v, %v", verdict.Reason, err)
 	}
 	for _, call := range [][2]string{{"GET", "/" + id}, {"GET", ""}, {"DELETE", "/" + id}, {"GET", "/" + id}} {

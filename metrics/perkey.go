@@ -50,7 +50,7 @@ func (p *perKey) add(v *apikey.Verdict, most int) (prometheus.Counter, bool) {
 	if counter, ok := counters[v.KeyID]; ok || len(counters) >= most {
 		return counter, ok
 	}
-	counter := p.requests.WithLabelValues(v.KeyName, v.OrganizationID)
+	counter := p.requests.WithLabelValues(v.KeyID.String(), v.OrganizationID)
 	grown := maps.Clone(counters)
 	grown[v.KeyID] = counter
 	p.counters.Store(&grown)

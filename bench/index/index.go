@@ -25,11 +25,11 @@ import (
 
 // record is what a check needs of a key, as an object of its own.
 type record struct {
-	digest                  [sha256.Size]byte
-	expires                 int64
-	organization, user, key string
-	scope                   apikey.Scope
-	revoked                 bool
+	digest             [sha256.Size]byte
+	expires            int64
+	organization, user string
+	scope              apikey.Scope
+	revoked            bool
 }
 
 // lookup is a structure that finds records.
@@ -134,7 +134,7 @@ func verify(in lookup, token string, clock apikey.Clock) (v apikey.Verdict) {
 	if subtle.ConstantTimeCompare(sum[:], r.digest[:]) != 1 {
 		return apikey.Verdict{Reason: apikey.ReasonUnknown}
 	}
-	v = apikey.Verdict{KeyID: id, KeyName: r.key, OrganizationID: r.organization, UserID: r.user, Scope: r.scope}
+	v = apikey.Verdict{KeyID: id, OrganizationID: r.organization, UserID: r.user, Scope: r.scope}
 	if r.expires != 0 {
 		v.ExpiresAt = time.UnixMilli(r.expires).UTC()
 	}
