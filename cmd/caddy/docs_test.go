@@ -17,7 +17,12 @@ import (
 //	sh         commands that work, one after the other, with the first Caddyfile
 //	           of README.md (run by the tests with the tag "clients"), except
 //	           those that notRun names
+//	caddyfile ratelimit
+//	           a whole Caddyfile for a Caddy with that module: formatted here, run
+//	           by the test in tools/ratelimit
 //	text       anything else
+//
+// Pages in docs/recipes have tests of their own, which run all they show.
 type fence struct {
 	file, language, text string
 }
@@ -82,9 +87,9 @@ func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 		switch f.language {
 		case "caddyfile":
 			requireValid(t, g, f, "Caddyfile", "--adapter", "caddyfile")
-			if stdout, _, code := g.run(g.command("fmt", "--diff", "Caddyfile")); code != 0 {
-				t.Errorf("%s: caddy fmt would change an example:\n%s", f.file, stdout)
-			}
+			requireFormatted(t, g, f)
+		case "caddyfile ratelimit":
+			requireFormatted(t, g, f)
 		case "json":
 			var config map[string]json.RawMessage
 			if err := json.Unmarshal([]byte(f.text), &config); err != nil {
@@ -100,6 +105,16 @@ func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 		default:
 			t.Errorf("%s: an example is marked %q, which no test knows; mark it caddyfile, json, sh or text", f.file, f.language)
 		}
+	}
+}
+
+func requireFormatted(t *testing.T, g *gateway, f fence) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.home, "Caddyfile"), []byte(f.text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, _, code := g.run(g.command("fmt", "--diff", "Caddyfile")); code != 0 {
+		t.Errorf("%s: caddy fmt would change an example:\n%s", f.file, stdout)
 	}
 }
 
