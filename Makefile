@@ -5,7 +5,7 @@ SHELL := /bin/bash
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CADDY_BUILD := go build -trimpath -tags nobadger,nomysql,nopgx
 # The folders of nested modules; each has a go.mod of its own.
-MODULES := tools bench/index
+MODULES := tools tools/ratelimit bench/index
 # How often each fuzz target runs (a time such as 10s makes Go 1.26 fail at random
 # when it is over, go.dev/issue/75804), and how often a benchmark.
 FUZZTIME ?= 50000x
