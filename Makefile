@@ -37,13 +37,13 @@ test-all: packages lint race clients fuzz crash revoke-race ## everything: insta
 race: ## the tests under the race detector
 	go test -race ./...
 
-clients: ## the built binary with curl, node, Python, nginx, Prometheus, and the demo
+clients: ## the built binary with curl, node, Python, nginx, Prometheus, systemd, and the demo
 	go test -count=1 -tags clients -run '^TestClient' -v ./cmd/caddy
 
 packages: ## install what test-all needs from Debian, if it is missing; needs root
-	@PATH=$$PATH:/usr/sbin; type -P curl gcc git nginx node prometheus promtool >/dev/null && python3 -c 'import requests' 2>/dev/null || \
+	@PATH=$$PATH:/usr/sbin; type -P curl gcc git nginx node prometheus promtool systemd-analyze >/dev/null && python3 -c 'import requests' 2>/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			curl gcc git libc6-dev nginx-light nodejs prometheus python3-requests; }
+			curl gcc git libc6-dev nginx-light nodejs prometheus python3-requests systemd; }
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

@@ -83,6 +83,11 @@ func isNotRun(command string) bool {
 
 func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 	g := newGateway(t, plainSite)
+	pepper := filepath.Join(g.home, "pepper") // see docs/deploy.md
+	if err := os.WriteFile(pepper, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.env = append(g.env, "PEPPER_FILE="+pepper)
 	for _, f := range documentation(t) {
 		switch f.language {
 		case "caddyfile":
