@@ -160,7 +160,7 @@ func TestEveryEventAndItsDataAreDocumented(t *testing.T) {
 // "name" or "path" in a sentence is meant.
 func requireDocumented(t *testing.T, what, word string) {
 	t.Helper()
-	named := regexp.MustCompile("[`\"' /]" + regexp.QuoteMeta(word) + "([`\"' ,/?]|$)")
+	named := regexp.MustCompile("[`\"' ]" + regexp.QuoteMeta(word) + "([`\"' ,/?]|$)")
 	for _, code := range codeOf(t) {
 		if named.MatchString(" " + code) {
 			return
