@@ -115,11 +115,10 @@ func TestEveryRouteOfTheAdminEndpointIsDocumented(t *testing.T) {
 }
 
 func TestEveryEventAndItsDataAreDocumented(t *testing.T) {
-	events := readText(t, "../../docs/events.md")
 	names := inSources(t, `"(api_key_[a-z_]+)"`)
 	for _, name := range names {
-		if name != "api_key_auth" && name != "api_key_management" && !strings.Contains(events, "`"+name+"`") {
-			t.Errorf("docs/events.md does not name the event %s", name)
+		if name != "api_key_auth" && name != "api_key_management" { // the directives
+			requireDocumented(t, "the event", name)
 		}
 	}
 	if !slices.Contains(names, "api_key_revoked") {
@@ -142,12 +141,9 @@ func TestEveryEventAndItsDataAreDocumented(t *testing.T) {
 			continue
 		}
 		lines++
-		if message := fmt.Sprint(line["msg"]); !strings.Contains(events, "`"+message+"`") {
-			t.Errorf("docs/events.md does not name the line %q", message)
-		}
 		for field := range line {
-			if !slices.Contains([]string{"level", "ts", "logger", "msg"}, field) && !strings.Contains(events, "`"+field+"`") {
-				t.Errorf("docs/events.md does not name the field %s of %q", field, line["msg"])
+			if !slices.Contains([]string{"level", "ts", "logger", "msg"}, field) {
+				requireDocumented(t, "the field of events", field)
 			}
 		}
 	}
