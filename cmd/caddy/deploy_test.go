@@ -25,15 +25,6 @@ func readUnit(t *testing.T) map[string][]string {
 	return unit
 }
 
-func readText(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // Everything but systemd itself: its commands, its environment, the Caddyfile of
 // docs/deploy.md, and that nothing is written where the service may not.
 func TestTheServiceStartsReloadsAndStops(t *testing.T) {
@@ -46,7 +37,7 @@ func TestTheServiceStartsReloadsAndStops(t *testing.T) {
 		}
 	}
 	name, source, _ := strings.Cut(unit["LoadCredential"][0], ":")
-	if !strings.Contains(page(t, "docs/deploy.md", "text"), source) {
+	if !strings.Contains(firstExample(t, "docs/deploy.md", "text"), source) {
 		t.Errorf("docs/deploy.md does not tell how to make %s", source)
 	}
 	if err := os.WriteFile(filepath.Join(credentials, name), []byte("0123456789abcdef0123456789abcdef\n"), 0o600); err != nil {
@@ -63,7 +54,7 @@ func TestTheServiceStartsReloadsAndStops(t *testing.T) {
 	}
 	defer messages.Close()
 	g.env = append(g.env, "NOTIFY_SOCKET="+notify)
-	caddyfile := page(t, "docs/deploy.md", "caddyfile")
+	caddyfile := firstExample(t, "docs/deploy.md", "caddyfile")
 	g.configure(g.here(strings.NewReplacer("/run/", runtime+"/", "api.example.com", g.url).Replace(caddyfile)))
 
 	if want := []string{"/usr/local/bin/caddy run --config /etc/caddy/Caddyfile"}; !slices.Equal(unit["ExecStart"], want) {
@@ -101,8 +92,8 @@ func TestTheServiceStartsReloadsAndStops(t *testing.T) {
 	}
 }
 
-// page returns the first example of a page that is of a language.
-func page(t *testing.T, file, language string) string {
+// firstExample returns the first example of a page that is of a language.
+func firstExample(t *testing.T, file, language string) string {
 	t.Helper()
 	for _, f := range documentation(t) {
 		if f.file == file && f.language == language {

@@ -41,13 +41,22 @@ func TestEveryWordOfTheCaddyfileIsDocumented(t *testing.T) {
 }
 
 func TestEveryFieldOfTheJSONIsDocumented(t *testing.T) {
-	for _, module := range []any{caddymodule.App{}, caddymodule.Gate{}, caddymodule.Mount{}, caddymodule.Identity{}, caddymodule.Provider{},
-		caddymodule.LogFilter{}, boltstore.Driver{}} {
-		kind := reflect.TypeOf(module)
-		for i := range kind.NumField() {
-			if name, _, _ := strings.Cut(kind.Field(i).Tag.Get("json"), ","); name != "" {
-				requireDocumented(t, fmt.Sprint("the field of ", kind), name)
-			}
+	for _, module := range []any{caddymodule.App{}, caddymodule.Gate{}, caddymodule.Mount{}, caddymodule.Provider{}, caddymodule.LogFilter{}, boltstore.Driver{}} {
+		requireFieldsDocumented(t, reflect.TypeOf(module))
+	}
+}
+
+func requireFieldsDocumented(t *testing.T, kind reflect.Type) {
+	t.Helper()
+	for i := range kind.NumField() {
+		field := kind.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name == "" {
+			continue
+		}
+		requireDocumented(t, fmt.Sprint("the field of ", kind), name)
+		if inner := field.Type; inner.Kind() == reflect.Pointer && inner.Elem().Kind() == reflect.Struct {
+			requireFieldsDocumented(t, inner.Elem())
 		}
 	}
 }

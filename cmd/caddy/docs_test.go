@@ -37,7 +37,8 @@ var notRun = map[string]string{
 
 var fences = regexp.MustCompile("(?ms)^ *```([^\n`]*)\n(.*?)^ *```$")
 
-func documentation(t *testing.T) (found []fence) {
+// pages returns the files of the documentation.
+func pages(t *testing.T) []string {
 	t.Helper()
 	files := []string{"../../README.md"}
 	err := filepath.WalkDir("../../docs", func(path string, _ fs.DirEntry, err error) error {
@@ -49,16 +50,26 @@ func documentation(t *testing.T) (found []fence) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, match := range fences.FindAllStringSubmatch(string(text), -1) {
+	return files
+}
+
+func documentation(t *testing.T) (found []fence) {
+	t.Helper()
+	for _, file := range pages(t) {
+		for _, match := range fences.FindAllStringSubmatch(readText(t, file), -1) {
 			found = append(found, fence{strings.TrimPrefix(file, "../../"), match[1], match[2]})
 		}
 	}
 	return found
+}
+
+func readText(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // commands returns the lines of a fence of the language sh, joined where they
@@ -130,6 +141,17 @@ func requireValid(t *testing.T, g *gateway, f fence, name string, args ...string
 	}
 	if _, stderr, code := g.run(g.command(append([]string{"validate", "--config", name}, args...)...)); code != 0 {
 		t.Errorf("%s: an example is not valid: %s\n%s", f.file, lastLines(stderr, 1), f.text)
+	}
+}
+
+func TestEveryLinkInTheDocumentationLeadsToAFile(t *testing.T) {
+	links := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	for _, page := range pages(t) {
+		for _, match := range links.FindAllStringSubmatch(readText(t, page), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), match[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
 	}
 }
 
