@@ -89,7 +89,7 @@ func TestAFleetMigratesWithoutAFailedRequest(t *testing.T) {
 	token := aToken.FindString(g.follow(page.next("sh")))
 	g.requireStatus(200, "GET", "/", token)
 	fleet.goOn()
-	t.Logf("%d requests of %d clients, none failed", fleet.stop(), len(old))
+	t.Logf("%d requests of %d clients, %d connections lost and made again", fleet.stop(), len(old), fleet.lost.Load())
 }
 
 // oldAPI is an API that checks tokens of its own, until it trusts the gateway.
@@ -120,6 +120,7 @@ func (a *oldAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type fleet struct {
 	t       *testing.T
 	sent    []atomic.Int64
+	lost    atomic.Int64 // connections, when Caddy is reloaded
 	stopped chan struct{}
 	once    sync.Once
 	clients sync.WaitGroup
@@ -140,6 +141,7 @@ func (g *gateway) startFleet(tokens map[string]string) *fleet {
 				}
 				err := g.sendAsFleet(i, token, user)
 				if connectionLost(err) {
+					f.lost.Add(1)
 					err = g.sendAsFleet(i, token, user)
 				}
 				if err != nil {
