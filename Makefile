@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CADDY_BUILD := go build -trimpath -tags nobadger,nomysql,nopgx
 # The folders of nested modules; each has a go.mod of its own. They test files of
 # this one, which go test does not watch: none of their passes is taken from the cache.
-MODULES := tools tools/openapi bench/index
+MODULES := tools tools/openapi tools/ratelimit bench/index
 # How often each fuzz target runs (a time such as 10s makes Go 1.26 fail at random
 # when it is over, go.dev/issue/75804), and how often a benchmark.
 FUZZTIME ?= 50000x
@@ -38,13 +38,13 @@ test-all: packages lint race clients fuzz crash revoke-race ## everything: insta
 race: ## the tests under the race detector
 	go test -race ./...
 
-clients: ## the built binary with curl, node, Python, nginx, Prometheus, and the demo
+clients: ## the built binary with curl, node, Python, nginx, Prometheus, systemd, and the demo
 	go test -count=1 -tags clients -run '^TestClient' -v ./cmd/caddy
 
 packages: ## install what test-all needs from Debian, if it is missing; needs root
-	@PATH=$$PATH:/usr/sbin; type -P curl gcc git nginx node prometheus promtool >/dev/null && python3 -c 'import requests' 2>/dev/null || \
+	@PATH=$$PATH:/usr/sbin; type -P curl gcc git nginx node prometheus promtool systemd-analyze >/dev/null && python3 -c 'import requests' 2>/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			curl gcc git libc6-dev nginx-light nodejs prometheus python3-requests; }
+			curl gcc git libc6-dev nginx-light nodejs prometheus python3-requests systemd; }
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

@@ -17,7 +17,12 @@ import (
 //	sh         commands that work, one after the other, with the first Caddyfile
 //	           of README.md (run by the tests with the tag "clients"), except
 //	           those that notRun names
+//	caddyfile ratelimit
+//	           a whole Caddyfile for a Caddy with that module: formatted here, run
+//	           by the test in tools/ratelimit
 //	text       anything else
+//
+// Pages in docs/recipes have tests of their own, which run all they show.
 type fence struct {
 	file, language, text string
 }
@@ -32,7 +37,8 @@ var notRun = map[string]string{
 
 var fences = regexp.MustCompile("(?ms)^ *```([^\n`]*)\n(.*?)^ *```$")
 
-func documentation(t *testing.T) (found []fence) {
+// pages returns the files of the documentation.
+func pages(t *testing.T) []string {
 	t.Helper()
 	files := []string{"../../README.md"}
 	err := filepath.WalkDir("../../docs", func(path string, _ fs.DirEntry, err error) error {
@@ -44,16 +50,26 @@ func documentation(t *testing.T) (found []fence) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, match := range fences.FindAllStringSubmatch(string(text), -1) {
+	return files
+}
+
+func documentation(t *testing.T) (found []fence) {
+	t.Helper()
+	for _, file := range pages(t) {
+		for _, match := range fences.FindAllStringSubmatch(readText(t, file), -1) {
 			found = append(found, fence{strings.TrimPrefix(file, "../../"), match[1], match[2]})
 		}
 	}
 	return found
+}
+
+func readText(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // commands returns the lines of a fence of the language sh, joined where they
@@ -78,13 +94,18 @@ func isNotRun(command string) bool {
 
 func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 	g := newGateway(t, plainSite)
+	pepper := filepath.Join(g.home, "pepper") // see docs/deploy.md
+	if err := os.WriteFile(pepper, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.env = append(g.env, "PEPPER_FILE="+pepper)
 	for _, f := range documentation(t) {
 		switch f.language {
 		case "caddyfile":
 			requireValid(t, g, f, "Caddyfile", "--adapter", "caddyfile")
-			if stdout, _, code := g.run(g.command("fmt", "--diff", "Caddyfile")); code != 0 {
-				t.Errorf("%s: caddy fmt would change an example:\n%s", f.file, stdout)
-			}
+			requireFormatted(t, g, f)
+		case "caddyfile ratelimit":
+			requireFormatted(t, g, f)
 		case "json":
 			var config map[string]json.RawMessage
 			if err := json.Unmarshal([]byte(f.text), &config); err != nil {
@@ -103,6 +124,16 @@ func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 	}
 }
 
+func requireFormatted(t *testing.T, g *gateway, f fence) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.home, "Caddyfile"), []byte(f.text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, _, code := g.run(g.command("fmt", "--diff", "Caddyfile")); code != 0 {
+		t.Errorf("%s: caddy fmt would change an example:\n%s", f.file, stdout)
+	}
+}
+
 func requireValid(t *testing.T, g *gateway, f fence, name string, args ...string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(g.home, name), []byte(f.text), 0o600); err != nil {
@@ -110,6 +141,17 @@ func requireValid(t *testing.T, g *gateway, f fence, name string, args ...string
 	}
 	if _, stderr, code := g.run(g.command(append([]string{"validate", "--config", name}, args...)...)); code != 0 {
 		t.Errorf("%s: an example is not valid: %s\n%s", f.file, lastLines(stderr, 1), f.text)
+	}
+}
+
+func TestEveryLinkInTheDocumentationLeadsToAFile(t *testing.T) {
+	links := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	for _, page := range pages(t) {
+		for _, match := range links.FindAllStringSubmatch(readText(t, page), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), match[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
 	}
 }
 
