@@ -42,6 +42,9 @@ type Change struct {
 	By Principal
 	// Successor is the key that a rotated one was replaced by.
 	Successor ID
+	// FoundAt says where the token of a key that was revoked as leaked had
+	// been found, as it was reported.
+	FoundAt string
 }
 
 // Observer is told what the Keyring does. Its methods are called on the
