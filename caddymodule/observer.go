@@ -70,7 +70,7 @@ func (o observer) Changed(ctx context.Context, c apikey.Change) {
 	}
 	for name, value := range map[string]string{
 		"by_api_key_id": c.By.KeyID.String(), "replaced_by": c.Successor.String(), "cause": c.Key.RevokedFor,
-		"client_ip": c.By.Address, "request_id": c.By.RequestID,
+		"client_ip": c.By.Address, "request_id": c.By.RequestID, "found_at": redact(c.FoundAt),
 	} {
 		if value != "" {
 			data[name] = value
