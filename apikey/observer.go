@@ -62,6 +62,13 @@ type Observer interface {
 	// UsageDropped tells that uses were not recorded because the store could
 	// not take them for so long that the memory for them was full.
 	UsageDropped(uses int)
+	// ClientChanged tells that a key was used from elsewhere, after that is in
+	// the store: at most once an hour of a key, and of a bounded number of keys.
+	// It may take its time.
+	ClientChanged(ctx context.Context, c ClientChange)
+	// ClientChangesUntold tells how many such changes were not told, because
+	// there were too many.
+	ClientChangesUntold(changes int)
 }
 
 // unobserved is the Observer of a Keyring that has none.
@@ -71,3 +78,5 @@ func (unobserved) Changed(context.Context, Change)             {}
 func (unobserved) StoreOperation(string, time.Duration, error) {}
 func (unobserved) UsageFlushed(int, time.Duration, error)      {}
 func (unobserved) UsageDropped(int)                            {}
+func (unobserved) ClientChanged(context.Context, ClientChange) {}
+func (unobserved) ClientChangesUntold(int)                     {}
