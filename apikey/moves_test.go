@@ -1,9 +1,11 @@
 package apikey_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ func (r *ring) awaitMoves(want int) []apikey.ClientChange {
 		r.seen.mu.Unlock()
 		if len(moved) >= want || time.Now().After(deadline) {
 			if len(moved) != want {
-				r.t.Fatalf("told of %d changes of clients, want %d: %+v", len(moved), want, moved)
+				r.t.Fatalf("told of %d changes of clients, want %d; the first are %+v", len(moved), want, moved[:min(3, len(moved))])
 			}
 			return moved
 		}
@@ -167,18 +169,40 @@ func TestClientsThatAreNotRecordedAreNotToldOf(t *testing.T) {
 
 // What could not be written is not told of until it is.
 func TestMoveIsToldOfWhenItIsInTheStore(t *testing.T) {
-	r := openRing(t, storagetest.NewMemory())
+	store := &uncommitted{Store: storagetest.NewMemory()}
+	r := openRing(t, store)
 	made := r.issue(operator, apikey.Issue{})
 	r.use(made.Token, "192.0.2.1", "ua")
 	r.awaitMoves(0)
 	r.use(made.Token, "198.51.100.1", "ua")
-	r.store.gone.Store(true)
-	if err := r.Flush(ctx); err == nil {
-		t.Fatal("the flush did not fail")
+	store.fails.Store(true)
+	for range 3 {
+		if err := r.Flush(ctx); err == nil {
+			t.Fatal("the flush did not fail")
+		}
 	}
-	if len(r.seen.moved) != 0 {
-		t.Errorf("told of %+v", r.seen.moved)
+	store.fails.Store(false)
+	if got := r.awaitMoves(1)[0].Before.LastUsedIP.String(); got != "192.0.2.1" {
+		t.Errorf("moved from %s", got)
 	}
-	r.store.gone.Store(false)
-	r.awaitMoves(1)
+	r.clock.advance(time.Hour)
+	r.flush()
+	if len(r.seen.untold) != 0 {
+		t.Errorf("told that %v were untold", r.seen.untold)
+	}
+}
+
+// uncommitted runs updates, and may not bring them to an end.
+type uncommitted struct {
+	apikey.Store
+	fails atomic.Bool
+}
+
+func (s *uncommitted) Update(ctx context.Context, fn func(apikey.Tx) error) error {
+	return s.Store.Update(ctx, func(tx apikey.Tx) error {
+		if err := fn(tx); err != nil || !s.fails.Load() {
+			return err
+		}
+		return apikey.ErrUnavailable
+	})
 }

@@ -1,6 +1,7 @@
 package management_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -257,6 +258,21 @@ func TestAlertOfAnotherShapeIsRefusedAndLogged(t *testing.T) {
 		if a, _ := s.report(t, signers, c.method, c.body, header); a.status != c.status {
 			t.Errorf("%s: %d %s", name, a.status, a.bytes)
 		}
+	}
+}
+
+// Whoever reports may not wait for the answer.
+func TestAlertIsFollowedWhenTheReporterHasLeft(t *testing.T) {
+	s, github := newService(t), newReporter(t)
+	token := s.mustCreate(t, alice, `{"name":"x"}`)["key"].(string)
+	body := `[{"token":"` + token + `","type":"t","url":""}]`
+	ctx, leave := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, "POST", "/leaks", strings.NewReader(body))
+	r.Header = signedHeaders("key", github.sign(body))
+	s.handler.Keyring = func() (*apikey.Keyring, error) { leave(); return s.ring, nil }
+	s.handler.ServeLeaks(httptest.NewRecorder(), r, management.Signers{"key": &github.PublicKey}, "", "req-1")
+	if v, _ := s.ring.Verify(t.Context(), token); v.Reason != apikey.ReasonRevoked {
+		t.Errorf("%v, logged %v", v.Reason, s.logged)
 	}
 }
 
