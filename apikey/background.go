@@ -21,6 +21,7 @@ func (k *Keyring) start() {
 	k.stop = stop
 	k.stopped.Go(func() { k.flushUntil(ctx) })
 	k.stopped.Go(func() { k.countUntil(ctx) })
+	k.stopped.Go(func() { k.tellUntil(ctx) })
 	if watcher, ok := k.store.(Watcher); ok {
 		k.index.close()
 		k.stopped.Go(func() { k.watchUntil(ctx, watcher) })
@@ -33,7 +34,9 @@ func (k *Keyring) Close() error {
 	k.stopped.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return errors.Join(k.flush(ctx, true), k.store.Close())
+	err := k.flush(ctx, true)
+	k.tellRest(ctx)
+	return errors.Join(err, k.store.Close())
 }
 
 // Flush brings all usage to the store now.
@@ -43,6 +46,9 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 	k.flushing.Lock()
 	defer k.flushing.Unlock()
 	start := time.Now()
+	if untold := k.recorder.moves.turn(k.clock().UnixMilli()); untold > 0 {
+		k.observer.ClientChangesUntold(untold)
+	}
 	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error) error {
 		return k.update(ctx, "flush", fn)
 	}, all)

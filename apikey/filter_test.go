@@ -177,17 +177,31 @@ func TestLeakedTokenEndsItsKey(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, r *ring) {
 		made := r.issue(apikey.Operator("globex"), apikey.Issue{})
 		for _, token := range []string{wrongSecret(made.Token), flip(made.Token, 30), "nonsense"} {
-			if _, err := r.RevokeLeaked(ctx, token); !errors.Is(err, apikey.ErrNotFound) {
+			if _, err := r.RevokeLeaked(ctx, apikey.Leak{Token: token}); !errors.Is(err, apikey.ErrNotFound) {
 				t.Errorf("%v", err)
 			}
 		}
 		r.verify(made.Token, apikey.ReasonNone)
-		if key, err := r.RevokeLeaked(ctx, made.Token); err != nil || key.RevokedFor != apikey.CauseLeaked {
+		leak := apikey.Leak{Token: made.Token, FoundAt: "https://example.com/", Address: "192.0.2.1", RequestID: "r"}
+		if key, err := r.RevokeLeaked(ctx, leak); err != nil || key.RevokedFor != apikey.CauseLeaked {
 			t.Errorf("%+v, %v", key, err)
+		}
+		last := r.seen.changes[len(r.seen.changes)-1]
+		if last.Kind != apikey.ChangeRevoked || last.FoundAt != leak.FoundAt || last.By.Address != leak.Address || last.By.RequestID != "r" || last.By.ID() != apikey.OperatorName {
+			t.Errorf("told %+v", last)
 		}
 		r.verify(made.Token, apikey.ReasonRevoked)
 		if got := r.get(apikey.Operator("globex"), made.Key.ID); got.RevokedFor != apikey.CauseLeaked {
 			t.Errorf("%+v", got)
+		}
+
+		// Whoever repeats a report causes no write.
+		told, updates := len(r.seen.changes), r.store.updates.Load()
+		if key, err := r.RevokeLeaked(ctx, leak); err != nil || key.RevokedFor != apikey.CauseLeaked {
+			t.Errorf("again: %+v, %v", key, err)
+		}
+		if len(r.seen.changes) != told || r.store.updates.Load() != updates {
+			t.Error("a report that is repeated is a change again")
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package apikey_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -148,7 +149,8 @@ func TestNoUseIsLostAndNoneIsCreditedToAnother(t *testing.T) {
 						}
 						if random.IntN(1000) == 0 { // other keys change
 							if i := int(spent.Add(1)); i < len(spare) {
-								if _, err := r.Revoke(ctx, operator, spare[i].Key.ID); err != nil {
+								// The awkward store may lose every answer, if others write in between.
+								if _, err := r.Revoke(ctx, operator, spare[i].Key.ID); err != nil && !errors.Is(err, apikey.ErrOutcomeUnknown) {
 									t.Error(err)
 								}
 							}

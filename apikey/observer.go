@@ -42,6 +42,9 @@ type Change struct {
 	By Principal
 	// Successor is the key that a rotated one was replaced by.
 	Successor ID
+	// FoundAt says where the token of a key that was revoked as leaked had
+	// been found, as it was reported.
+	FoundAt string
 }
 
 // Observer is told what the Keyring does. Its methods are called on the
@@ -59,6 +62,13 @@ type Observer interface {
 	// UsageDropped tells that uses were not recorded because the store could
 	// not take them for so long that the memory for them was full.
 	UsageDropped(uses int)
+	// ClientChanged tells that a key was used from elsewhere, after that is in
+	// the store: at most once an hour of a key, and of a bounded number of keys.
+	// It may take its time.
+	ClientChanged(ctx context.Context, c ClientChange)
+	// ClientChangesUntold tells how many such changes were not told, because
+	// there were too many.
+	ClientChangesUntold(changes int)
 }
 
 // unobserved is the Observer of a Keyring that has none.
@@ -68,3 +78,5 @@ func (unobserved) Changed(context.Context, Change)             {}
 func (unobserved) StoreOperation(string, time.Duration, error) {}
 func (unobserved) UsageFlushed(int, time.Duration, error)      {}
 func (unobserved) UsageDropped(int)                            {}
+func (unobserved) ClientChanged(context.Context, ClientChange) {}
+func (unobserved) ClientChangesUntold(int)                     {}

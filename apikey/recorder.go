@@ -21,6 +21,7 @@ const maxSpill = 1 << 16
 type recorder struct {
 	index      *index
 	resolution time.Duration
+	moves      moves
 
 	mu      sync.Mutex
 	spill   map[ID]*pendingUse
@@ -175,10 +176,14 @@ func (u *recorder) flush(ctx context.Context, now int64, update func(context.Con
 		for part := range slices.Chunk(uses, flushSlice) {
 			failed := err
 			if failed == nil {
-				failed = update(ctx, func(tx Tx) error { return writeUses(tx, part) })
+				failed = update(ctx, func(tx Tx) error { return writeUses(tx, part, &u.moves, now) })
 			}
 			for n := range part {
 				u.done(&part[n], i == 1, now, failed)
+				if failed == nil {
+					u.moves.keep(part[n].moved, now)
+				}
+				part[n].moved = nil
 			}
 			if err = failed; err == nil {
 				keys += len(part)
@@ -190,7 +195,7 @@ func (u *recorder) flush(ctx context.Context, now int64, update func(context.Con
 
 // writeUses adds uses to the usage in the store. It may run again after an
 // outcome that is unknown, and then finds what it wrote before.
-func writeUses(tx Tx, uses []pendingUse) error {
+func writeUses(tx Tx, uses []pendingUse, moves *moves, now int64) error {
 	for i := range uses {
 		p := &uses[i]
 		stored, err := tx.Get(TableUsage, p.id[:])
@@ -204,7 +209,12 @@ func writeUses(tx Tx, uses []pendingUse) error {
 			} else if err != nil {
 				return err
 			}
+			before := usage
 			p.addTo(&usage)
+			p.moved = nil
+			if p.client != nil {
+				p.moved = moves.find(p.id, &before, &usage, now)
+			}
 			p.written = usage.encode(p.id)
 		}
 		if err := tx.Put(TableUsage, p.id[:], p.written); err != nil {

@@ -10,26 +10,45 @@ import (
 // refused to every request that starts from then on. Revoking a revoked key
 // changes nothing and returns its record.
 func (k *Keyring) Revoke(ctx context.Context, by Principal, id ID) (Key, error) {
-	return k.revoke(ctx, by, id, "")
+	return k.revoke(ctx, by, id, cause{})
+}
+
+// Leak reports a token that is public.
+type Leak struct {
+	Token string
+	// FoundAt says where it was found, for the audit log.
+	FoundAt string
+	// Address and RequestID tell from where the report came, as those of a
+	// Principal.
+	Address, RequestID string
 }
 
 // RevokeLeaked ends the key of a token that somebody reported to be public. It
-// acts for the operator. What is not a token of a key here is ErrNotFound.
-func (k *Keyring) RevokeLeaked(ctx context.Context, token string) (Key, error) {
-	v, err := k.Verify(ctx, token)
+// acts for the operator. What is not a token of a key here is ErrNotFound; a key
+// that is revoked already costs no write.
+func (k *Keyring) RevokeLeaked(ctx context.Context, leak Leak) (Key, error) {
+	v, err := k.Verify(ctx, leak.Token)
 	if err != nil {
 		return Key{}, err
 	}
 	if v.KeyID.IsZero() {
 		return Key{}, ErrNotFound
 	}
-	return k.revoke(ctx, Operator(""), v.KeyID, CauseLeaked)
+	by := Operator("")
+	by.Address, by.RequestID = leak.Address, leak.RequestID
+	if v.Reason == ReasonRevoked {
+		return k.Get(ctx, by, v.KeyID)
+	}
+	return k.revoke(ctx, by, v.KeyID, cause{CauseLeaked, leak.FoundAt})
 }
 
 // CauseLeaked is the RevokedFor of a key whose token became public.
 const CauseLeaked = "leaked"
 
-func (k *Keyring) revoke(ctx context.Context, by Principal, id ID, cause string) (Key, error) {
+// cause is why a key is revoked. Where its token was found is not kept.
+type cause struct{ reason, foundAt string }
+
+func (k *Keyring) revoke(ctx context.Context, by Principal, id ID, why cause) (Key, error) {
 	if by.Scope != ScopeReadWrite {
 		return Key{}, ErrScope
 	}
@@ -47,7 +66,7 @@ func (k *Keyring) revoke(ctx context.Context, by Principal, id ID, cause string)
 		if err != nil {
 			return err
 		}
-		done, err := r.revokeIn(tx, now, cause)
+		done, err := r.revokeIn(tx, now, why.reason)
 		if err != nil {
 			return err
 		}
@@ -67,7 +86,7 @@ func (k *Keyring) revoke(ctx context.Context, by Principal, id ID, cause string)
 		return Key{}, refusalOr("revoking key "+id.String(), err)
 	}
 	if changed {
-		k.observer.Changed(ctx, Change{Kind: ChangeRevoked, Key: key, By: by})
+		k.observer.Changed(ctx, Change{Kind: ChangeRevoked, Key: key, By: by, FoundAt: why.foundAt})
 	}
 	return key, nil
 }

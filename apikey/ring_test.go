@@ -167,6 +167,8 @@ type observer struct {
 	flushes []error
 	flushed int
 	dropped int
+	moved   []apikey.ClientChange
+	untold  []int
 
 	lookups atomic.Int64 // reads of the store for a check
 }
@@ -199,6 +201,18 @@ func (o *observer) UsageDropped(uses int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.dropped += uses
+}
+
+func (o *observer) ClientChanged(_ context.Context, c apikey.ClientChange) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.moved = append(o.moved, c)
+}
+
+func (o *observer) ClientChangesUntold(changes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.untold = append(o.untold, changes)
 }
 
 func (o *observer) told() (kinds string) {

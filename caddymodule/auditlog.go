@@ -14,10 +14,12 @@ import (
 )
 
 // auditLogger is the name of the logger under the app's that tells of every
-// change, and auditMessage the start of its messages.
+// change, and auditMessage the start of its messages. auditMoved is the one that
+// tells of no change of a key, but of its use.
 const (
 	auditLogger  = "audit"
 	auditMessage = "api key "
+	auditMoved   = auditMessage + "client changed"
 )
 
 // auditLog is what the lines of the audit log say of keys: how each stood after
@@ -75,6 +77,9 @@ func (l auditLog) read(name string) error {
 			continue // it only speaks of the audit log
 		}
 		found = true
+		if line.Msg == auditMoved {
+			continue
+		}
 		if err := l.add(&line); err != nil {
 			return fmt.Errorf("%s, line %d: %w", name, number, err)
 		}

@@ -174,6 +174,10 @@ func (g *Gate) words() words {
 //			service_account <text>
 //			scope           read|read-write
 //		}
+//		leak_alerts {
+//			path       <path>
+//			public_key <identifier> <key>
+//		}
 //	}
 func (m *Mount) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -189,6 +193,7 @@ func (m *Mount) words() words {
 		"organization": many(&m.Organizations),
 		"header":       one(&m.Header),
 		"realm":        one(&m.Realm),
+		"leak_alerts":  leakAlerts(&m.LeakAlerts),
 		"identity": func(d *caddyfile.Dispenser) error {
 			if m.Identity != nil {
 				return d.Err("identity is given twice")

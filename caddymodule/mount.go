@@ -46,6 +46,9 @@ type Mount struct {
 	// What `WWW-Authenticate` calls the protected space. Default: `api`.
 	Realm string `json:"realm,omitempty"`
 
+	// Where reports of leaked tokens are taken, and whose. Default: nowhere.
+	LeakAlerts *LeakAlerts `json:"leak_alerts,omitempty"`
+
 	checker
 	handler  management.Handler
 	document *management.Document
@@ -106,7 +109,7 @@ func (m *Mount) Provision(ctx caddy.Context) error {
 	if m.Path == "" {
 		m.Path = defaultPath
 	}
-	if m.Path == "/" || !strings.HasPrefix(m.Path, "/") || path.Clean(m.Path) != m.Path {
+	if !isPlainPath(m.Path) {
 		return errors.New("path: give an absolute path such as " + defaultPath + ", without a slash at its end")
 	}
 	if m.Realm == "" {
@@ -123,6 +126,11 @@ func (m *Mount) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
+	if m.LeakAlerts != nil {
+		if err := m.LeakAlerts.provision(m.Path); err != nil {
+			return err
+		}
+	}
 	if err := m.provision(ctx); err != nil {
 		return err
 	}
@@ -130,6 +138,10 @@ func (m *Mount) Provision(ctx caddy.Context) error {
 	m.document = management.NewDocument(m.Path)
 	return nil
 }
+
+// isPlainPath reports whether a path is absolute, written in the shortest way, and
+// not that of everything.
+func isPlainPath(p string) bool { return p != "/" && strings.HasPrefix(p, "/") && path.Clean(p) == p }
 
 // logFailure tells the operator the cause of an answer that does not.
 func logFailure(logger *zap.Logger) func(*http.Request, string, error) {
@@ -140,6 +152,9 @@ func logFailure(logger *zap.Logger) func(*http.Request, string, error) {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (m *Mount) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if m.LeakAlerts.serve(w, r, &m.handler) {
+		return nil
+	}
 	rest, ok := below(r.URL, m.Path)
 	if !ok {
 		return next.ServeHTTP(w, r)

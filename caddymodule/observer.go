@@ -3,7 +3,9 @@ package caddymodule
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,6 +44,58 @@ func (o backgroundObserver) UsageDropped(uses int) {
 	caddy.Log().Named(appName).Error("uses of keys were not recorded: the key store has taken none for too long", zap.Int("uses", uses))
 }
 
+// ClientChanged implements apikey.Observer: a line in the audit log and an event of
+// the configuration that is in force.
+func (o backgroundObserver) ClientChanged(_ context.Context, c apikey.ClientChange) {
+	var changed []string
+	if c.Network {
+		changed = append(changed, "network")
+	}
+	if c.UserAgent {
+		changed = append(changed, "user_agent")
+	}
+	data := map[string]any{"api_key_id": c.KeyID.String(), "changed": strings.Join(changed, " ")}
+	for name, value := range map[string]string{
+		"organization_id": c.OrganizationID, "client_ip": textOf(c.After.LastUsedIP), "user_agent": redact(c.After.LastUsedUserAgent),
+		"previous_client_ip": textOf(c.Before.LastUsedIP), "previous_user_agent": redact(c.Before.LastUsedUserAgent),
+	} {
+		if value != "" {
+			data[name] = value
+		}
+	}
+	const event = "api_key_client_changed"
+	app, err := activeApp()
+	if err != nil { // the last one has gone
+		audit(caddy.Log().Named(appName), auditMoved, data)
+		return
+	}
+	audit(app.logger, auditMoved, data)
+	if app.events.ShouldEmit(event) {
+		app.events.Emit(app.ctx, event, data)
+	}
+}
+
+// ClientChangesUntold implements apikey.Observer.
+func (o backgroundObserver) ClientChangesUntold(changes int) {
+	caddy.Log().Named(appName).Warn("keys came from another network or with another user agent more often than is told of", zap.Int("changes", changes))
+}
+
+func textOf(address netip.Addr) string {
+	if !address.IsValid() {
+		return ""
+	}
+	return address.String()
+}
+
+// audit writes a line of the audit log.
+func audit(logger *zap.Logger, message string, data map[string]any) {
+	fields := make([]zap.Field, 0, len(data))
+	for _, name := range slices.Sorted(maps.Keys(data)) {
+		fields = append(fields, zap.Any(name, data[name]))
+	}
+	logger.Named(auditLogger).Info(message, fields...)
+}
+
 // observer also tells the configuration that made a change of it: in its log and
 // through Caddy's events.
 type observer struct{ app *App }
@@ -74,17 +128,13 @@ func (o observer) Changed(ctx context.Context, c apikey.Change) {
 	}
 	for name, value := range map[string]string{
 		"by_api_key_id": c.By.KeyID.String(), "replaced_by": c.Successor.String(), "cause": c.Key.RevokedFor,
-		"client_ip": c.By.Address, "request_id": c.By.RequestID,
+		"client_ip": c.By.Address, "request_id": c.By.RequestID, "found_at": redact(c.FoundAt),
 	} {
 		if value != "" {
 			data[name] = value
 		}
 	}
-	fields := make([]zap.Field, 0, len(data))
-	for _, name := range slices.Sorted(maps.Keys(data)) {
-		fields = append(fields, zap.Any(name, data[name]))
-	}
-	o.app.logger.Named(auditLogger).Info(auditMessage+c.Kind.String(), fields...)
+	audit(o.app.logger, auditMessage+c.Kind.String(), data)
 	o.app.events.Emit(o.app.ctx, eventNames[c.Kind], data)
 }
 
@@ -100,3 +150,11 @@ func (o observer) UsageFlushed(keys int, took time.Duration, err error) {
 
 // UsageDropped implements apikey.Observer.
 func (o observer) UsageDropped(uses int) { o.background().UsageDropped(uses) }
+
+// ClientChanged implements apikey.Observer.
+func (o observer) ClientChanged(ctx context.Context, c apikey.ClientChange) {
+	o.background().ClientChanged(ctx, c)
+}
+
+// ClientChangesUntold implements apikey.Observer.
+func (o observer) ClientChangesUntold(changes int) { o.background().ClientChangesUntold(changes) }

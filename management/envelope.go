@@ -22,8 +22,11 @@ func writeEnvelope(w http.ResponseWriter, r *http.Request, status int, data any,
 	// Strings and structs of strings: encoding cannot fail. encoding/json
 	// also escapes <, > and &, so that no answer can pass for a page.
 	body, _ := json.Marshal(envelope{Code: status, Data: data, Message: message, RequestID: requestID})
-	body = append(body, '\n')
+	writeJSON(w, r, status, append(body, '\n'))
+}
 
+// writeJSON answers r with a body of JSON.
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	// One allocation for all values. They belong to this answer: a middleware may
 	// change them in place.
 	values := [...]string{"application/json", strconv.Itoa(len(body)), "no-store", "nosniff"}

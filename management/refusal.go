@@ -38,6 +38,7 @@ const (
 	ReasonNotOwner                Reason = "not_owner"                 // the key belongs to another user
 	ReasonOwnLife                 Reason = "own_life"                  // a key cannot lengthen its own life
 	ReasonKeyLimit                Reason = "key_limit"                 // the organization has as many keys as it may have
+	ReasonInvalidSignature        Reason = "invalid_signature"         // an alert of leaked tokens that nobody trusted has signed
 	// 404 to 425
 	ReasonNotFound             Reason = "not_found"              // 404: absent, or of another organization
 	ReasonMethodNotAllowed     Reason = "method_not_allowed"     // 405

@@ -24,6 +24,7 @@ func TestEachRefusalHasItsStatusReasonAndHeaders(t *testing.T) {
 		"scope":                     {management.InsufficientScope(realm), 403, "insufficient_scope", map[string]string{"WWW-Authenticate": challenge + `, error="insufficient_scope"`}},
 		"organization not admitted": {management.OrganizationNotAdmitted(), 403, "organization_not_admitted", nil},
 		"cross-site":                {management.CrossSite(), 403, "cross_site", nil},
+		"not signed":                {management.InvalidSignature(), 403, "invalid_signature", nil},
 		"not found":                 {management.NotFound(), 404, "not_found", nil},
 		"method":                    {management.MethodNotAllowed("GET, HEAD"), 405, "method_not_allowed", map[string]string{"Allow": "GET, HEAD"}},
 		"too large":                 {management.BodyTooLarge(16384), 413, "body_too_large", nil},

@@ -183,6 +183,7 @@ func TestAnAuditLogIsReadAsItWasWritten(t *testing.T) {
 		"a smaller scope":          {line("updated", write) + line("updated", read), "0 0 1"},
 		"an earlier end":           {line("rotated", `,"scope":"read-write","expires_at":"2030-01-01T00:00:00.5Z"`), "0 1 0"},
 		"a later end":              {line("updated", `,"scope":"read-write"`), "0 0 0"},
+		"used from elsewhere":      {line("revoked", write) + line("client changed", `,"changed":"network"`), "1 0 0"},
 		"of another key":           {strings.ReplaceAll(line("revoked", write), key["id"], "key_0352LEivjpyT0uQI9pd2Xs"), "0 0 0"},
 		"no line of the audit log": {other, "has no line of the logger api_keys.audit"},
 		"a line without a key":     {strings.ReplaceAll(line("revoked", write), key["id"], ""), "line 1: api_key_id"},

@@ -27,6 +27,7 @@ func TestEveryWordOfTheCaddyfileIsDocumented(t *testing.T) {
 		"api_key_auth":       ":8080 {\n\tapi_key_auth {\n\t\tx\n\t}\n}\n",
 		"api_key_management": ":8080 {\n\tapi_key_management {\n\t\tx\n\t}\n}\n",
 		"identity":           ":8080 {\n\tapi_key_management {\n\t\tidentity {\n\t\t\tx\n\t\t}\n\t}\n}\n",
+		"leak_alerts":        ":8080 {\n\tapi_key_management {\n\t\tleak_alerts {\n\t\t\tx\n\t\t}\n\t}\n}\n",
 	} {
 		g.configure(caddyfile)
 		_, stderr, _ := g.run(g.command("adapt", "--config", g.file))
