@@ -61,7 +61,7 @@ type core struct {
 	census   atomic.Pointer[census]
 	renewals renewals
 
-	kinds       atomic.Pointer[[]foreignKind] // nil: to be read
+	kinds       atomic.Pointer[knownKinds] // nil: never read
 	kindsMu     sync.Mutex
 	kindChanges int
 
@@ -130,7 +130,7 @@ func (k *Keyring) Verify(ctx context.Context, token string) (v Verdict, err erro
 	}
 	e.judge(&v, k.peppers, id, secret, k.clock().UnixMilli())
 	if !v.KeyID.IsZero() && k.peppers.outdated(&e.digest) {
-		k.renew(id, e.digest, k.peppers.digestOf(secret))
+		k.renew(id, renewal{from: e.digest, to: k.peppers.digestOf(secret)})
 	}
 	return v, nil
 }
@@ -181,7 +181,7 @@ func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Ver
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
 	if k.peppers.outdated(&r.digest) {
-		k.renew(id, r.digest, k.peppers.digestOf(secret))
+		k.renew(id, renewal{from: r.digest, to: k.peppers.digestOf(secret)})
 	}
 	k.fillFrom(ticket, r).standing(&v, id, k.clock().UnixMilli())
 	return v, nil

@@ -16,16 +16,19 @@ type renewals struct {
 	waiting map[ID]renewal
 }
 
-type renewal struct{ from, to digest }
+type renewal struct {
+	from, to digest
+	traces   map[digest]digest // of a foreign token, see tracesOf
+}
 
-func (k *Keyring) renew(id ID, from, to digest) {
+func (k *Keyring) renew(id ID, to renewal) {
 	k.renewals.mu.Lock()
 	defer k.renewals.mu.Unlock()
 	if len(k.renewals.waiting) < maxRenewals {
 		if k.renewals.waiting == nil {
 			k.renewals.waiting = make(map[ID]renewal)
 		}
-		k.renewals.waiting[id] = renewal{from, to}
+		k.renewals.waiting[id] = to
 	}
 }
 
@@ -73,7 +76,16 @@ func renewIn(tx Tx, id ID, digests renewal) error {
 		return err
 	}
 	if r.digest = digests.to; r.digest.algorithm.foreign() {
-		if err := errors.Join(tx.Delete(TableForeign, digests.from.foreignKey()), tx.Put(TableForeign, digests.to.foreignKey(), id[:])); err != nil {
+		was := r.imported
+		if was.algorithm == 0 {
+			was = digests.from
+		}
+		err := tx.Delete(TableForeign, digests.from.foreignKey())
+		if trace, ok := digests.traces[was]; ok {
+			err = errors.Join(err, tx.Delete(TableForeign, was.foreignKey()), tx.Put(TableForeign, trace.foreignKey(), id[:]))
+			r.imported = trace
+		}
+		if err := errors.Join(err, tx.Put(TableForeign, digests.to.foreignKey(), id[:])); err != nil {
 			return err
 		}
 	}

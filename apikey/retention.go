@@ -54,8 +54,10 @@ func (r *record) removeFrom(tx Tx) error {
 		state = countRevoked
 	}
 	var err error
-	if r.digest.algorithm.foreign() {
-		err = tx.Delete(TableForeign, r.digest.foreignKey())
+	for _, d := range []*digest{&r.digest, &r.imported} {
+		if d.algorithm.foreign() {
+			err = errors.Join(err, tx.Delete(TableForeign, d.foreignKey()))
+		}
 	}
 	return errors.Join(err,
 		count(tx, countIssued, -1),

@@ -460,12 +460,14 @@ func importLine(token, more string) string {
 	return `{"hash":"` + hash(token) + `","algorithm":"sha256","name":"legacy","organizationId":"acme","userId":"carol"` + more + "}\n"
 }
 
+var importer = apikey.Principal{Operator: true, Scope: apikey.ScopeReadWrite, RequestID: "req-1"}
+
 func (s *service) importing(t testing.TB, query, body string) answer {
 	t.Helper()
 	r := httptest.NewRequest("POST", "/import"+query, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-ndjson")
 	w := httptest.NewRecorder()
-	s.handler.ServeImport(w, r, "req-1")
+	s.handler.ServeImport(w, r, importer)
 	return checkAnswer(t, "POST", w.Code, w.Header(), w.Body.Bytes())
 }
 
@@ -520,7 +522,7 @@ func TestImportThatIsNotUnderstoodIsRefused(t *testing.T) {
 		r := httptest.NewRequest(test.method, "/import", strings.NewReader(test.body))
 		r.Header.Set("Content-Type", test.kind)
 		w := httptest.NewRecorder()
-		s.handler.ServeImport(w, r, "req-1")
+		s.handler.ServeImport(w, r, importer)
 		if a := checkAnswer(t, test.method, w.Code, w.Header(), w.Body.Bytes()); a.status != test.status {
 			t.Errorf("%+v: %d", test.kind, a.status)
 		}
