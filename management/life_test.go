@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+	"github.com/caddy-apikeys/caddy-apikeys/management"
 )
 
 // holder is the principal of a key that was created with a body.
@@ -487,6 +488,9 @@ func TestImportReportsLinesByNumber(t *testing.T) {
 		for _, line := range a.data["refused"].([]any) {
 			l := line.(map[string]any)
 			refused = append(refused, fmt.Sprint(l["line"], " ", l["field"]))
+			if strings.Contains(l["message"].(string), "body") {
+				t.Errorf("%s: %s is said of a line", query, l["message"])
+			}
 		}
 		imported, duplicates := 2.0, "[3]"
 		if query == "?dry_run=false" {
@@ -504,6 +508,23 @@ func TestImportReportsLinesByNumber(t *testing.T) {
 		v, err := s.ring.Verify(t.Context(), "last")
 		if err != nil || v.Allowed() == (query == "?dry_run=true") {
 			t.Errorf("%s: %s, %v", query, v.Reason, err)
+		}
+	}
+}
+
+func TestImportBeyondTheLimitIsRefusedLineByLine(t *testing.T) {
+	s := newService(t)
+	var err error
+	if s.ring, err = s.ring.With(apikey.Policy{MaxKeys: 2}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.mustCreate(t, alice, `{"name":"n"}`)
+	body := importLine("one", "") + strings.Replace(importLine("two", ""), "acme", "globex", 1) + importLine("three", "") + "{}\n"
+	for _, test := range []struct{ query, room string }{{"?dry_run=true", "map[acme:1 globex:2]"}, {"", "<nil>"}} {
+		a := s.importing(t, test.query, body)
+		refused := a.data["refused"].([]any)[0].(map[string]any)
+		if a.data["imported"] != 2.0 || fmt.Sprint(a.data["room"]) != test.room || refused["line"] != 3.0 || refused["message"] != management.KeyLimit().Message {
+			t.Errorf("%q: %s", test.query, a.bytes)
 		}
 	}
 }

@@ -131,7 +131,7 @@ func organizationsOf(keys []apikey.Import) (all []string) {
 
 // readImport reads one line. Its errors never repeat what stands in it.
 func readImport(line []byte) (key apikey.Import, _ *Refusal) {
-	values, refusal := readObject(line, importMembers)
+	values, refusal := readObject("line", line, importMembers)
 	if refusal != nil {
 		return key, refusal
 	}
