@@ -59,6 +59,16 @@ func (k *Keyring) digestForeign(kind foreignKind, token string) (d digest, ok bo
 	return d, true
 }
 
+// needed reports whether a key may be good whose digest is of this kind, when its
+// secret is not configured.
+func (f foreignKind) needed(tx Reader) (bool, error) {
+	if f.algorithm != algorithmForeignPeppered {
+		return true, nil
+	}
+	n, err := counted(tx, countPepper(f.secret))
+	return n > 0, err
+}
+
 // missing says what is not configured, when a digest cannot be made.
 func (f foreignKind) missing() error {
 	if f.algorithm == algorithmForeignHMAC {
@@ -107,8 +117,8 @@ func (k *Keyring) verifyForeign(ctx context.Context, token string) (v Verdict, e
 				continue
 			}
 			if id, e, ok := k.index.findDigest(&d); ok {
-				k.renewForeign(id, d, token)
 				e.standing(&v, id, k.clock().UnixMilli())
+				k.renewForeign(&v, d, token)
 				return v, nil
 			}
 		}
@@ -135,7 +145,11 @@ func (k *Keyring) verifyForeignStored(ctx context.Context, token string) (Verdic
 			}
 			d, ok := k.digestForeign(kind, token)
 			if !ok {
-				missing = kind.missing()
+				if needed, err := kind.needed(tx); err != nil {
+					return err
+				} else if needed {
+					missing = kind.missing()
+				}
 				continue
 			}
 			value, err := tx.Get(TableForeign, d.foreignKey())
@@ -165,8 +179,8 @@ func (k *Keyring) verifyForeignStored(ctx context.Context, token string) (Verdic
 func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token string) (v Verdict, err error) {
 	if e, ok := k.index.find(id); ok && e.digest.equal(&found) {
 		k.index.keepDigest(&found, e.slot)
-		k.renewForeign(id, found, token)
 		e.standing(&v, id, k.clock().UnixMilli())
+		k.renewForeign(&v, found, token)
 		return v, nil
 	}
 	ticket := k.index.ticket(id)
@@ -186,20 +200,21 @@ func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token strin
 	}
 	e := k.fillFrom(ticket, r)
 	k.index.keepDigest(&r.digest, e.slot)
-	k.renewForeign(id, r.digest, token)
 	e.standing(&v, id, k.clock().UnixMilli())
+	k.renewForeign(&v, r.digest, token)
 	return v, nil
 }
 
-// renewForeign lets the digest of a token be made anew. One with a secret is never
-// replaced by one without: tokens of others may be short enough to be guessed.
-func (k *Keyring) renewForeign(id ID, from digest, token string) {
+// renewForeign lets the digest of a token be made anew, unless the key was revoked.
+// One with a secret is never replaced by one without: tokens of others may be short
+// enough to be guessed.
+func (k *Keyring) renewForeign(v *Verdict, from digest, token string) {
 	own, is := k.ownKinds[0], foreignKind{from.algorithm, from.pepper}
-	if own == is || is.keyed() && !own.keyed() {
+	if own == is || is.keyed() && !own.keyed() || v.Reason == ReasonRevoked {
 		return
 	}
 	if to, ok := k.digestForeign(own, token); ok {
-		k.renew(id, renewal{from, to, k.tracesOf(token)})
+		k.renew(v.KeyID, renewal{from, to, k.tracesOf(token)})
 	}
 }
 

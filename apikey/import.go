@@ -209,6 +209,6 @@ func (r *record) importIn(tx Tx) error {
 		tx.Put(TableKeys, r.ID[:], r.encode()),
 		count(tx, countIssued, 1),
 		count(tx, countLive(r.OrganizationID), 1),
-		countDigest(tx, &r.digest, 1),
+		r.countDigest(tx, 1),
 	)
 }

@@ -101,7 +101,7 @@ func (k *Keyring) putNew(tx Tx, records []*record, now time.Time, replaced int) 
 		if err := tx.Put(TableKeys, r.ID[:], r.encode()); err != nil {
 			return err
 		}
-		if err := countDigest(tx, &r.digest, 1); err != nil {
+		if err := r.countDigest(tx, 1); err != nil {
 			return err
 		}
 	}

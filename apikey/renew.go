@@ -61,7 +61,7 @@ func (k *Keyring) writeRenewals(ctx context.Context) {
 
 func renewIn(tx Tx, id ID, digests renewal) error {
 	r, err := getRecord(tx, id)
-	if err != nil || r == nil || r.digest != digests.from {
+	if err != nil || r == nil || r.digest != digests.from || r.Revoked() {
 		return err
 	}
 	if digests.to.algorithm.foreign() {
@@ -69,13 +69,14 @@ func renewIn(tx Tx, id ID, digests renewal) error {
 			return err // the token was imported twice, by different hashes
 		}
 	}
-	if err := countDigest(tx, &digests.from, -1); err != nil {
+	if err := r.countDigest(tx, -1); err != nil {
 		return err
 	}
-	if err := countDigest(tx, &digests.to, 1); err != nil {
+	r.digest = digests.to
+	if err := r.countDigest(tx, 1); err != nil {
 		return err
 	}
-	if r.digest = digests.to; r.digest.algorithm.foreign() {
+	if r.digest.algorithm.foreign() {
 		was := r.imported
 		if was.algorithm == 0 {
 			was = digests.from

@@ -62,7 +62,7 @@ func (r *record) removeFrom(tx Tx) error {
 	return errors.Join(err,
 		count(tx, countIssued, -1),
 		count(tx, state, -1),
-		countDigest(tx, &r.digest, -1),
+		r.countDigest(tx, -1),
 		tx.Delete(TableUsage, r.ID[:]),
 		tx.Delete(TableOrganizations, organizationKey(r.OrganizationID, r.ID)),
 		tx.Delete(TableKeys, r.ID[:]),

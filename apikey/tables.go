@@ -1,9 +1,6 @@
 package apikey
 
-import (
-	"encoding/binary"
-	"errors"
-)
+import "encoding/binary"
 
 // getRecord returns the record of a key, or nil.
 func getRecord(tx Reader, id ID) (*record, error) {
@@ -80,17 +77,26 @@ func count(tx Tx, name string, more int64) error {
 	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n))
 }
 
-// countDigest counts a record by what is needed to use it: the pepper of its
-// digest, and for a foreign token the kind of it.
-func countDigest(tx Tx, d *digest, more int64) error {
-	var err error
+// countNames are the counts of a record by what is needed to use it: for a foreign
+// token the kind of its digest, and the pepper unless the key was revoked.
+func (r *record) countNames() (names []string) {
+	d := &r.digest
 	if d.algorithm.foreign() {
-		err = count(tx, foreignKind{d.algorithm, d.pepper}.countName(), more)
+		names = append(names, foreignKind{d.algorithm, d.pepper}.countName())
 	}
-	if d.pepper != 0 && d.algorithm != algorithmForeignHMAC {
-		err = errors.Join(err, count(tx, countPepper(d.pepper), more))
+	if d.pepper != 0 && d.algorithm != algorithmForeignHMAC && !r.Revoked() {
+		names = append(names, countPepper(d.pepper))
 	}
-	return err
+	return names
+}
+
+func (r *record) countDigest(tx Tx, more int64) error {
+	for _, name := range r.countNames() {
+		if err := count(tx, name, more); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func counted(tx Reader, name string) (uint64, error) {
