@@ -25,6 +25,7 @@ func TestEachRefusalHasItsStatusReasonAndHeaders(t *testing.T) {
 		"organization not admitted": {management.OrganizationNotAdmitted(), 403, "organization_not_admitted", nil},
 		"cross-site":                {management.CrossSite(), 403, "cross_site", nil},
 		"not found":                 {management.NotFound(), 404, "not_found", nil},
+		"not a token":               {management.NotAToken(), 404, "not_found", nil},
 		"method":                    {management.MethodNotAllowed("GET, HEAD"), 405, "method_not_allowed", map[string]string{"Allow": "GET, HEAD"}},
 		"too large":                 {management.BodyTooLarge(16384), 413, "body_too_large", nil},
 		"media type":                {management.UnsupportedMediaType(), 415, "unsupported_media_type", nil},
