@@ -266,7 +266,7 @@ func (c *checker) foreign(ctx context.Context) error {
 		}
 		if stored == nil {
 			v.problem = "leads to no key"
-		} else if r, err := decodeRecord(ID(value), stored); err == nil && !bytes.Equal(r.digest.foreignKey(), v.key) {
+		} else if r, err := decodeRecord(ID(value), stored); err == nil && !bytes.Equal(r.digest.foreignKey(), v.key) && !bytes.Equal(r.imported.foreignKey(), v.key) {
 			v.problem = "leads to a key of another token"
 		}
 		return nil

@@ -18,7 +18,7 @@ func (r *record) tallyIn(tally map[string]int64) {
 	if r.Revoked() {
 		tally[countRevoked]++
 	}
-	for _, name := range r.digest.countNames() {
+	for _, name := range r.countNames() {
 		tally[name]++
 	}
 }

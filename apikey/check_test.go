@@ -39,7 +39,7 @@ func (r *ring) lively() {
 			}
 		}
 	}
-	if refused, err := r.ImportMany(ctx, []apikey.Import{{
+	if refused, err := r.ImportMany(ctx, apikey.Operator(""), []apikey.Import{{
 		Issue: apikey.Issue{Name: "old", UserID: "carol"}, OrganizationID: "acme", Algorithm: "sha256", Hash: make([]byte, 32),
 	}}, false); err != nil || refused[0] != nil {
 		r.t.Fatal(err, refused)
@@ -164,7 +164,7 @@ func TestEveryFaultIsFound(t *testing.T) {
 			id := r.issue(user(acme, "alice"), apikey.Issue{}).Key.ID
 			other := r.issue(user(acme, "alice"), apikey.Issue{}).Key.ID
 			r.revoke(apikey.Operator(""), r.issue(user("globex", "eve"), apikey.Issue{}).Key.ID)
-			if _, err := r.ImportMany(ctx, []apikey.Import{{
+			if _, err := r.ImportMany(ctx, apikey.Operator(""), []apikey.Import{{
 				Issue: apikey.Issue{Name: "old", UserID: "carol"}, OrganizationID: acme, Algorithm: "sha256", Hash: make([]byte, 32),
 			}}, false); err != nil {
 				t.Fatal(err)

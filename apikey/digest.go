@@ -26,6 +26,10 @@ const (
 	algorithmForeignSHA512   algorithm = 4
 	algorithmForeignHMAC     algorithm = 5
 	algorithmForeignPeppered algorithm = 6
+
+	// algorithmTrace is HMAC-SHA-256 under a pepper of another digest. It is not
+	// one of a token, and authenticates nobody.
+	algorithmTrace algorithm = 7
 )
 
 func (a algorithm) known() bool { return a >= algorithmSHA256 && a <= algorithmForeignPeppered }
@@ -53,7 +57,6 @@ func (id pepperID) String() string { return fmt.Sprintf("%08x", uint32(id)) }
 // pepper is a secret, as the two blocks that HMAC begins its hashes with.
 type pepper struct {
 	id           pepperID
-	secret       []byte
 	inner, outer [sha256.BlockSize]byte
 }
 
@@ -61,7 +64,7 @@ type pepper struct {
 const MinPepperLength = 16
 
 func newPepper(secret []byte) *pepper {
-	p := &pepper{secret: secret}
+	p := new(pepper)
 	key := secret
 	if len(key) > sha256.BlockSize {
 		sum := sha256.Sum256(key)
@@ -82,10 +85,20 @@ func newPepper(secret []byte) *pepper {
 // allocates, which every request would pay for.
 func (p *pepper) sum(text string) [sha256.Size]byte {
 	var block [sha256.BlockSize + secretDigits]byte
-	copy(block[:], p.inner[:])
+	return p.sumIn(block[:], text)
+}
+
+// sumToken is sum of a text of up to MaxTokenLength bytes.
+func (p *pepper) sumToken(text string) [sha256.Size]byte {
+	var block [sha256.BlockSize + MaxTokenLength]byte
+	return p.sumIn(block[:], text)
+}
+
+func (p *pepper) sumIn(block []byte, text string) [sha256.Size]byte {
+	copy(block, p.inner[:])
 	n := sha256.BlockSize + copy(block[sha256.BlockSize:], text)
 	inner := sha256.Sum256(block[:n])
-	copy(block[:], p.outer[:])
+	copy(block, p.outer[:])
 	n = sha256.BlockSize + copy(block[sha256.BlockSize:], inner[:])
 	return sha256.Sum256(block[:n])
 }
@@ -126,13 +139,22 @@ func (all peppers) match(d *digest, secret string) bool {
 	default:
 		return false
 	}
-	// As subtle.ConstantTimeCompare, but eight bytes at a time: every request
-	// pays for it.
+	return sameSum(&sum, &d.sum)
+}
+
+// sameSum is subtle.ConstantTimeCompare, but eight bytes at a time: every request
+// pays for it.
+func sameSum(a, b *[sha256.Size]byte) bool {
 	var difference uint64
-	for i := 0; i < len(sum); i += 8 {
-		difference |= binary.NativeEndian.Uint64(sum[i:]) ^ binary.NativeEndian.Uint64(d.sum[i:])
+	for i := 0; i < len(a); i += 8 {
+		difference |= binary.NativeEndian.Uint64(a[i:]) ^ binary.NativeEndian.Uint64(b[i:])
 	}
 	return difference == 0
+}
+
+// equal reports, in constant time, whether two digests are one and the same.
+func (d *digest) equal(other *digest) bool {
+	return d.algorithm == other.algorithm && d.pepper == other.pepper && sameSum(&d.sum, &other.sum)
 }
 
 func (all peppers) find(id pepperID) *pepper {

@@ -1,17 +1,13 @@
 package apikey
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Keys whose tokens were made elsewhere are found by the digest of the whole
@@ -22,6 +18,11 @@ import (
 type foreignKind struct {
 	algorithm algorithm
 	secret    pepperID
+}
+
+// keyed reports whether the digests need a secret.
+func (f foreignKind) keyed() bool {
+	return f.algorithm == algorithmForeignHMAC || f.algorithm == algorithmForeignPeppered
 }
 
 // countName is the count of the records of a kind.
@@ -53,11 +54,27 @@ func (k *Keyring) digestForeign(kind foreignKind, token string) (d digest, ok bo
 		if secret == nil {
 			return d, false
 		}
-		h := hmac.New(sha256.New, secret.secret)
-		h.Write(bytesOf(token))
-		h.Sum(d.sum[:0])
+		d.sum = secret.sumToken(token)
 	}
 	return d, true
+}
+
+// needed reports whether a key may be good whose digest is of this kind, when its
+// secret is not configured.
+func (f foreignKind) needed(tx Reader) (bool, error) {
+	if f.algorithm != algorithmForeignPeppered {
+		return true, nil
+	}
+	n, err := counted(tx, countPepper(f.secret))
+	return n > 0, err
+}
+
+// missing says what is not configured, when a digest cannot be made.
+func (f foreignKind) missing() error {
+	if f.algorithm == algorithmForeignHMAC {
+		return fmt.Errorf("keys were imported as hmac-sha256 with a secret that is not configured (its id is %s): configure it again with import_secret", f.secret)
+	}
+	return fmt.Errorf("imported keys need a pepper that is not configured (its id is %s): configure it, after the new one if it was changed", f.secret)
 }
 
 // ownForeign is how digests of foreign tokens are made here: the first one for
@@ -72,31 +89,67 @@ func (all peppers) ownForeign() (kinds []foreignKind) {
 	return kinds
 }
 
-// verifyForeign says whether a token that is not ours is that of an imported key.
-func (k *Keyring) verifyForeign(ctx context.Context, token string) (Verdict, error) {
-	kinds, err := k.foreignKinds(ctx)
-	if err != nil {
-		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", err)
+// kind returns the i-th way to make the digest of a token when there are records
+// of some kinds. Our own ways come first, and always: a digest may have been made
+// anew. It reports false for one that has come before.
+func (k *Keyring) kind(kinds []foreignKind, i int) (_ foreignKind, ok bool) {
+	if i < len(k.ownKinds) {
+		return k.ownKinds[i], true
 	}
-	if len(kinds) == 0 || len(token) > MaxTokenLength {
+	kind := kinds[i-len(k.ownKinds)]
+	return kind, !slices.Contains(k.ownKinds, kind)
+}
+
+// verifyForeign says whether a token that is not ours is that of an imported key.
+// One that the index knows needs no store.
+func (k *Keyring) verifyForeign(ctx context.Context, token string) (v Verdict, err error) {
+	if len(token) > MaxTokenLength {
 		return Verdict{Reason: ReasonMalformed}, nil
 	}
-	var id ID
-	var found digest
-	missing := false
-	err = k.view(ctx, "lookup", func(tx Reader) error {
-		// Our own kinds first, and always: a digest may have been made anew.
-		own := len(k.ownKinds)
-		for i := range own + len(kinds) {
-			kind := foreignKind{}
-			if i < own {
-				kind = k.ownKinds[i]
-			} else if kind = kinds[i-own]; slices.Contains(k.ownKinds, kind) {
+	if known := k.kinds.Load(); known != nil && len(known.list) > 0 {
+		for i := range len(k.ownKinds) + len(known.list) {
+			kind, ok := k.kind(known.list, i)
+			if !ok {
 				continue
 			}
 			d, ok := k.digestForeign(kind, token)
 			if !ok {
-				missing = true
+				continue
+			}
+			if id, e, ok := k.index.findDigest(&d); ok {
+				e.standing(&v, id, k.clock().UnixMilli())
+				k.renewForeign(&v, d, token)
+				return v, nil
+			}
+		}
+	}
+	return k.verifyForeignStored(ctx, token)
+}
+
+func (k *Keyring) verifyForeignStored(ctx context.Context, token string) (Verdict, error) {
+	kinds, err := k.foreignKinds(ctx)
+	if err != nil {
+		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", err)
+	}
+	if len(kinds) == 0 {
+		return Verdict{Reason: ReasonMalformed}, nil
+	}
+	var id ID
+	var found digest
+	var missing error
+	err = k.view(ctx, "lookup", func(tx Reader) error {
+		for i := range len(k.ownKinds) + len(kinds) {
+			kind, ok := k.kind(kinds, i)
+			if !ok {
+				continue
+			}
+			d, ok := k.digestForeign(kind, token)
+			if !ok {
+				if needed, err := kind.needed(tx); err != nil {
+					return err
+				} else if needed {
+					missing = kind.missing()
+				}
 				continue
 			}
 			value, err := tx.Get(TableForeign, d.foreignKey())
@@ -115,8 +168,8 @@ func (k *Keyring) verifyForeign(ctx context.Context, token string) (Verdict, err
 		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", err)
 	case !id.IsZero():
 		return k.verifyID(ctx, id, found, token)
-	case missing:
-		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", errNoPepper)
+	case missing != nil: // it may be one of those
+		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", missing)
 	}
 	return Verdict{Reason: ReasonUnknown}, nil
 }
@@ -125,9 +178,10 @@ func (k *Keyring) verifyForeign(ctx context.Context, token string) (Verdict, err
 // is compared once more: the key may be gone, or its digest made anew meanwhile.
 func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token string) (v Verdict, err error) {
 	var e entryView
-	if k.index.find(id, &e) && e.digest == found {
-		k.renewForeign(id, found, token)
+	if k.index.find(id, &e) && e.digest.equal(&found) {
+		k.index.keepDigest(&found, e.slot)
 		e.standing(&v, id, k.clock().UnixMilli())
+		k.renewForeign(&v, found, token)
 		return v, nil
 	}
 	ticket := k.index.ticket(id)
@@ -138,32 +192,44 @@ func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token strin
 	if r == nil {
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	switch d, ok := k.digestForeign(foreignKind{r.digest.algorithm, r.digest.pepper}, token); {
+	kind := foreignKind{r.digest.algorithm, r.digest.pepper}
+	switch d, ok := k.digestForeign(kind, token); {
 	case !ok:
-		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", errNoPepper)
-	case d != r.digest:
+		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", kind.missing())
+	case !d.equal(&r.digest):
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	k.renewForeign(id, r.digest, token)
-	k.fillFrom(ticket, r).standing(&v, id, k.clock().UnixMilli())
+	filled := k.fillFrom(ticket, r)
+	k.index.keepDigest(&r.digest, filled.slot)
+	filled.standing(&v, id, k.clock().UnixMilli())
+	k.renewForeign(&v, r.digest, token)
 	return v, nil
 }
 
-func (k *Keyring) renewForeign(id ID, from digest, token string) {
-	own := k.ownKinds[0]
-	if own == (foreignKind{from.algorithm, from.pepper}) {
+// renewForeign lets the digest of a token be made anew, unless the key was revoked.
+// One with a secret is never replaced by one without: tokens of others may be short
+// enough to be guessed.
+func (k *Keyring) renewForeign(v *Verdict, from digest, token string) {
+	own, is := k.ownKinds[0], foreignKind{from.algorithm, from.pepper}
+	if own == is || is.keyed() && !own.keyed() || v.Reason == ReasonRevoked {
 		return
 	}
 	if to, ok := k.digestForeign(own, token); ok {
-		k.renew(id, from, to)
+		k.renew(v.KeyID, renewal{from, to, k.tracesOf(token)})
 	}
+}
+
+// knownKinds are the kinds that have records, as they were read last.
+type knownKinds struct {
+	list    []foreignKind
+	current bool // nothing has changed them since
 }
 
 // foreignKinds returns the kinds that have records. They are read once, and again
 // after they have changed.
 func (k *Keyring) foreignKinds(ctx context.Context) ([]foreignKind, error) {
-	if kinds := k.kinds.Load(); kinds != nil {
-		return *kinds, nil
+	if known := k.kinds.Load(); known != nil && known.current {
+		return known.list, nil
 	}
 	k.kindsMu.Lock()
 	changes := k.kindChanges
@@ -186,130 +252,18 @@ func (k *Keyring) foreignKinds(ctx context.Context) ([]foreignKind, error) {
 	k.kindsMu.Lock()
 	defer k.kindsMu.Unlock()
 	if changes == k.kindChanges {
-		k.kinds.Store(&kinds)
+		k.kinds.Store(&knownKinds{kinds, true})
 	}
 	return kinds, nil
 }
 
-// kindsChanged is called when a kind may have got its first record.
+// kindsChanged is called when a kind may have got its first record, or lost its
+// last. What was known is good enough for keys that the index has.
 func (c *core) kindsChanged() {
 	c.kindsMu.Lock()
 	defer c.kindsMu.Unlock()
 	c.kindChanges++
-	c.kinds.Store(nil)
-}
-
-// Import is a key that was made elsewhere.
-type Import struct {
-	Issue
-	OrganizationID string
-	// Algorithm is how Hash was made of the token: sha256, sha512 or
-	// hmac-sha256.
-	Algorithm string
-	// Secret names the configured secret of hmac-sha256.
-	Secret string
-	// Hash is the digest of the whole token.
-	Hash []byte
-}
-
-// ErrDuplicate says that a key with this digest is there already.
-var ErrDuplicate = errors.New("a key with this hash is there already")
-
-// importAlgorithms are the algorithms of Import, and how long their hashes are.
-var importAlgorithms = map[string]struct {
-	algorithm
-	length int
-}{
-	"sha256":      {algorithmForeignSHA256, sha256.Size},
-	"sha512":      {algorithmForeignSHA512, sha512.Size},
-	"hmac-sha256": {algorithmForeignHMAC, sha256.Size},
-}
-
-// ImportMany makes keys for tokens that were made elsewhere, in one write. refused
-// has an error for each key that is not acceptable (*FieldError) or is there
-// already (ErrDuplicate), and nil for those that were imported. With dry nothing
-// is written. Some thousand keys at once are a good number.
-func (k *Keyring) ImportMany(ctx context.Context, keys []Import, dry bool) (refused []error, err error) {
-	now := k.clock()
-	records := make([]*record, len(keys))
-	bad := make([]error, len(keys))
-	for i := range keys {
-		records[i], bad[i] = k.importRecord(&keys[i], now)
+	if known := c.kinds.Load(); known != nil {
+		c.kinds.Store(&knownKinds{list: known.list})
 	}
-	work := func(tx Reader, put func(*record) error) error {
-		refused = slices.Clone(bad)
-		seen := make(map[digest]bool, len(records))
-		for i, r := range records {
-			if r == nil {
-				continue
-			}
-			value, err := tx.Get(TableForeign, r.digest.foreignKey())
-			switch {
-			case err != nil:
-				return err
-			case seen[r.digest] || value != nil && !bytes.Equal(value, r.ID[:]): // else by an earlier run
-				refused[i] = ErrDuplicate
-				continue
-			}
-			seen[r.digest] = true
-			if value == nil {
-				if err := put(r); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	if dry {
-		err = k.view(ctx, "import", func(tx Reader) error { return work(tx, func(*record) error { return nil }) })
-	} else {
-		err = k.update(ctx, "import", func(tx Tx) error { return work(tx, func(r *record) error { return r.importIn(tx) }) })
-		k.kindsChanged()
-	}
-	if err != nil {
-		return nil, unavailable("importing keys", err)
-	}
-	for i, r := range records {
-		if !dry && refused[i] == nil {
-			k.observer.Changed(ctx, Change{Kind: ChangeImported, Key: r.Key, By: Operator(r.OrganizationID)})
-		}
-	}
-	return refused, nil
-}
-
-func (k *Keyring) importRecord(what *Import, now time.Time) (*record, error) {
-	how, ok := importAlgorithms[what.Algorithm]
-	if !ok {
-		return nil, &FieldError{"algorithm", "must be sha256, sha512 or hmac-sha256"}
-	}
-	if len(what.Hash) != how.length {
-		return nil, &FieldError{"hash", fmt.Sprintf("must have %d bytes for %s, as hexadecimal digits", how.length, what.Algorithm)}
-	}
-	r, err := k.newRecord(Operator(what.OrganizationID), what.Issue, now)
-	if err != nil {
-		return nil, err
-	}
-	r.digest.algorithm = how.algorithm
-	copy(r.digest.sum[:], what.Hash)
-	if how.algorithm == algorithmForeignHMAC {
-		secret := k.foreignNames[what.Secret]
-		if secret == nil {
-			return nil, &FieldError{"secret", "must name a configured secret of hmac-sha256"}
-		}
-		r.digest.pepper = secret.id
-	}
-	r.ID = newID(now)
-	r.CreatedAt = r.ID.time()
-	return r, nil
-}
-
-func (r *record) importIn(tx Tx) error {
-	return errors.Join(
-		tx.Put(TableForeign, r.digest.foreignKey(), r.ID[:]),
-		tx.Put(TableOrganizations, organizationKey(r.OrganizationID, r.ID), []byte{1}),
-		tx.Put(TableKeys, r.ID[:], r.encode()),
-		count(tx, countIssued, 1),
-		count(tx, countLive(r.OrganizationID), 1),
-		countDigest(tx, &r.digest, 1),
-	)
 }

@@ -24,6 +24,7 @@ type index struct {
 	setMask uint64
 	tags    []atomic.Uint64 // the low half of the id of each entry, 0: empty
 	words   []atomic.Uint64 // entryWords for each entry
+	digests []atomic.Uint64 // see index_digest.go
 	clients []atomic.Pointer[client]
 	dirty   []atomic.Uint64 // a bit for each entry with usage to flush
 	ghosts  []ghosts        // of each set
@@ -115,6 +116,7 @@ func newIndex(capacity int) *index {
 	}
 	x.tags = wordsOutsideHeap(x, sets*ways)
 	x.words = wordsOutsideHeap(x, sets*ways*entryWords)
+	x.digests = wordsOutsideHeap(x, sets*ways*digestRows)
 	for i := range x.stripes {
 		x.stripes[i].text.Store(new(textBlock))
 	}
@@ -155,15 +157,19 @@ func (x *index) find(id ID, e *entryView) bool {
 			if e.state&stateStale != 0 || x.closed.Load() {
 				break
 			}
-			if heat := x.word(entry, wordHeat); heat.Load() < maxHeat {
-				heat.Add(1) // may pass the bound in a race, which does no harm
-			}
-			s.hits.Add(1)
+			x.hit(entry)
 			return true
 		}
 	}
 	s.misses.Add(1)
 	return false
+}
+
+func (x *index) hit(entry uint64) {
+	if heat := x.word(entry, wordHeat); heat.Load() < maxHeat {
+		heat.Add(1) // may pass the bound in a race, which does no harm
+	}
+	x.stripeOf(entry / ways).hits.Add(1)
 }
 
 // entryView is a consistent copy of an entry.

@@ -101,7 +101,7 @@ func (k *Keyring) putNew(tx Tx, records []*record, now time.Time, replaced int) 
 		if err := tx.Put(TableKeys, r.ID[:], r.encode()); err != nil {
 			return err
 		}
-		if err := countDigest(tx, &r.digest, 1); err != nil {
+		if err := r.countDigest(tx, 1); err != nil {
 			return err
 		}
 	}
@@ -119,17 +119,42 @@ func (k *Keyring) checkQuota(tx Reader, organization string, more int, now time.
 	if k.policy.MaxKeys == 0 {
 		return nil
 	}
-	live, err := counted(tx, countLive(organization))
-	if err != nil || int(live)+more <= k.policy.MaxKeys {
+	if more > 0 {
+		room, err := k.room(tx, organization, more, now)
+		if err == nil && room < more {
+			return ErrQuota
+		}
 		return err
 	}
-	active, ending, failed := more, 0, error(nil)
-	fits := func() bool {
-		if more == 0 {
-			return ending <= k.policy.MaxKeys
-		}
-		return active <= k.policy.MaxKeys
+	live, err := counted(tx, countLive(organization))
+	if err != nil || int(live) <= k.policy.MaxKeys {
+		return err
 	}
+	_, ending, err := k.countActive(tx, organization, now, func(_, ending int) bool { return ending > k.policy.MaxKeys })
+	if err == nil && ending > k.policy.MaxKeys {
+		return ErrQuota
+	}
+	return err
+}
+
+// room returns how many more active keys an organization may have, or, when it may
+// have enough of them, perhaps just that.
+func (k *Keyring) room(tx Reader, organization string, enough int, now time.Time) (int, error) {
+	if k.policy.MaxKeys == 0 {
+		return enough, nil
+	}
+	live, err := counted(tx, countLive(organization))
+	if err != nil || k.policy.MaxKeys-int(live) >= enough {
+		return enough, err
+	}
+	active, _, err := k.countActive(tx, organization, now, func(active, _ int) bool { return active >= k.policy.MaxKeys })
+	return max(k.policy.MaxKeys-active, 0), err
+}
+
+// countActive looks at an organization's keys until done says that it has counted
+// enough active ones, or enough that were rotated and have not ended.
+func (k *Keyring) countActive(tx Reader, organization string, now time.Time, done func(active, ending int) bool) (active, ending int, err error) {
+	var failed error
 	err = scanOrganization(tx, organization, ID{}, 0, func(id ID) bool {
 		var r *record
 		if r, failed = getRecord(tx, id); failed != nil {
@@ -142,12 +167,9 @@ func (k *Keyring) checkQuota(tx Reader, organization string, more int, now time.
 		default:
 			active++
 		}
-		return fits()
+		return !done(active, ending)
 	})
-	if err = errors.Join(err, failed); err == nil && !fits() {
-		return ErrQuota
-	}
-	return err
+	return active, ending, errors.Join(err, failed)
 }
 
 // newRecord checks what a key is to be, and names its owner.

@@ -25,7 +25,7 @@ var (
 type Settings struct {
 	// Capacity is how many keys the index holds; the store may hold any
 	// number. Rounded up to a power of two. Default: 131,072, which takes up
-	// to 18 MiB and the texts of as many ids.
+	// to 18 MiB, 4 MiB more where all are imported, and the texts of as many ids.
 	Capacity int
 	// FlushInterval is how often usage is brought to the store, and so how
 	// much of it a crash can lose. Default: 1 s.
@@ -61,7 +61,7 @@ type core struct {
 	census   atomic.Pointer[census]
 	renewals renewals
 
-	kinds       atomic.Pointer[[]foreignKind] // nil: to be read
+	kinds       atomic.Pointer[knownKinds] // nil: never read
 	kindsMu     sync.Mutex
 	kindChanges int
 
@@ -129,11 +129,14 @@ func (k *Keyring) Verify(ctx context.Context, token string) (v Verdict, err erro
 		return k.verifyStored(ctx, id, secret)
 	}
 	if !k.peppers.can(&e.digest) { // a Keyring with other peppers read it
+		if e.state&stateRevoked != 0 {
+			return Verdict{Reason: ReasonUnknown}, nil // whatever the secret is
+		}
 		return Verdict{Reason: ReasonUnavailable}, unavailable("checking key "+id.String(), errNoPepper)
 	}
 	e.judge(&v, k.peppers, id, secret, k.clock().UnixMilli())
-	if !v.KeyID.IsZero() && k.peppers.outdated(&e.digest) {
-		k.renew(id, e.digest, k.peppers.digestOf(secret))
+	if !v.KeyID.IsZero() && v.Reason != ReasonRevoked && k.peppers.outdated(&e.digest) {
+		k.renew(id, renewal{from: e.digest, to: k.peppers.digestOf(secret)})
 	}
 	return v, nil
 }
@@ -175,7 +178,7 @@ func (e *entryView) standing(v *Verdict, id ID, now int64) {
 func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Verdict, err error) {
 	ticket := k.index.ticket(id)
 	r, err := k.lookUp(ctx, id)
-	if err == nil && r != nil && !k.peppers.can(&r.digest) {
+	if err == nil && r != nil && !k.peppers.can(&r.digest) && !r.Revoked() {
 		err = unavailable("checking key "+id.String(), errNoPepper)
 	}
 	if err != nil {
@@ -186,8 +189,8 @@ func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Ver
 		// drive keys that are in use out of the index.
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	if k.peppers.outdated(&r.digest) {
-		k.renew(id, r.digest, k.peppers.digestOf(secret))
+	if !r.Revoked() && k.peppers.outdated(&r.digest) {
+		k.renew(id, renewal{from: r.digest, to: k.peppers.digestOf(secret)})
 	}
 	k.fillFrom(ticket, r).standing(&v, id, k.clock().UnixMilli())
 	return v, nil

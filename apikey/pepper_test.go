@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -131,6 +132,43 @@ func TestPepperThatIsGoneIsToldAndNeverMakesAKeyUnknown(t *testing.T) {
 		r.revoke(operator, revoked.Key.ID)
 		if end, err := r.EndOf(ctx, revoked.Key.ID); err != nil || !end.Equal(r.clock.now()) {
 			t.Errorf("%v, %v", end, err)
+		}
+	})
+}
+
+func TestPepperOfRevokedKeysOnlyIsNotNeeded(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		with := r.under(peppered(salt))
+		cold, held := with.issue(operator, apikey.Issue{}), with.issue(operator, apikey.Issue{})
+		with.importAll(foreign("sha256", "imported"))
+		imported := with.verify("imported", apikey.ReasonNone).KeyID
+		with.Renew(ctx)
+		without := r.under(apikey.Policy{})
+		for i, id := range []apikey.ID{cold.Key.ID, held.Key.ID, imported} {
+			if err := without.CheckPeppers(ctx); err == nil || !strings.Contains(err.Error(), fmt.Sprint(3-i, " keys")) {
+				t.Errorf("%d revoked: %v", i, err)
+			}
+			without.verify("a stranger", apikey.ReasonUnavailable)
+			r.revoke(operator, id)
+		}
+		with.verify(held.Token, apikey.ReasonRevoked)
+		with.verify("imported", apikey.ReasonRevoked)
+		with.Renew(ctx)
+		if err := without.CheckPeppers(ctx); err != nil {
+			t.Error(err)
+		}
+		for _, token := range []string{cold.Token, held.Token, wrongSecret(held.Token), "imported", "a stranger"} {
+			without.verify(token, apikey.ReasonUnknown)
+		}
+		if _, faults := faultsOf(t, r.store); len(faults) > 0 {
+			t.Errorf("%q", faults)
+		}
+		under := r.under(peppered(spice, salt)) // a revoked key gets no new digest
+		under.verify(held.Token, apikey.ReasonRevoked)
+		under.verify("imported", apikey.ReasonRevoked)
+		under.Renew(ctx)
+		if err := without.CheckPeppers(ctx); err != nil {
+			t.Error(err)
 		}
 	})
 }

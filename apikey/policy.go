@@ -126,12 +126,14 @@ func (k *Keyring) Enforce() { k.retention.Store(int64(k.policy.Retention)) }
 // errNoPepper says that a digest cannot be made without a pepper that is gone.
 var errNoPepper = errors.New("its pepper is not configured")
 
-// countPepper is the count of the keys whose digest has a pepper.
+// countPepper is the count of the keys that were not revoked and whose digest has a
+// pepper.
 func countPepper(id pepperID) string { return "pepper/" + id.String() }
 
 // CheckPeppers returns an error when keys in the store need a pepper that this
-// Keyring does not have: nobody could use them. One that wraps ErrUnavailable says
-// that it could not be found out.
+// Keyring does not have: nobody could use them. Revoked keys need none; expired ones
+// count until their records are removed. One that wraps ErrUnavailable says that it
+// could not be found out.
 func (k *Keyring) CheckPeppers(ctx context.Context) error {
 	var missing error
 	err := k.view(ctx, "stats", func(tx Reader) error {

@@ -25,13 +25,16 @@ import (
 //	               revoked at: time                  with hasRevocation
 //	               key that replaced it: 16 bytes    with hasSuccessor
 //	               why it was revoked: text          with hasCause
+//	               imported digest: algorithm (1),   with hasImported
+//	               secret id (4), digest (32)
 //	-4      4      CRC-32C of the key id and all before
 //
 // The time of creation is in the key id.
 type record struct {
 	Key
-	prefix string
-	digest digest
+	prefix   string
+	digest   digest
+	imported digest // what is left of the digest it was imported by, see traceOf
 }
 
 const recordVersion = 1
@@ -47,6 +50,7 @@ const (
 	hasSuccessor
 	hasPepper
 	hasCause
+	hasImported
 
 	knownFlags = 1<<iota - 1
 )
@@ -103,6 +107,7 @@ func (r *record) encode() []byte {
 	set(hasSuccessor, r.Rotated())
 	set(hasPepper, r.digest.pepper != 0)
 	set(hasCause, r.RevokedFor != "")
+	set(hasImported, r.imported.algorithm != 0)
 
 	b := make([]byte, 0, 160)
 	b = binary.AppendUvarint(append(b, recordVersion), flags)
@@ -135,6 +140,9 @@ func (r *record) encode() []byte {
 	}
 	if flags&hasCause != 0 {
 		b = appendText(b, r.RevokedFor)
+	}
+	if flags&hasImported != 0 {
+		b = append(b, r.imported.foreignKey()...)
 	}
 	return seal(r.ID, b)
 }
@@ -188,6 +196,10 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	}
 	if flags&hasCause != 0 {
 		r.RevokedFor = p.text()
+	}
+	if flags&hasImported != 0 {
+		r.imported.algorithm, r.imported.pepper = algorithm(p.byte()), pepperID(p.uint32())
+		copy(r.imported.sum[:], p.take(len(r.imported.sum)))
 	}
 	if p.failed || len(p.rest) != 0 || flags > knownFlags || !IsIdentity(r.OrganizationID) || !IsIdentity(owner) {
 		return nil, fmt.Errorf("reading key %s: %w", id, errDamaged)

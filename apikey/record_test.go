@@ -109,6 +109,7 @@ func TestRecordReadsBackAsItWasWritten(t *testing.T) {
 		"longest texts":       longest,
 		"no name":             func(r *record) { r.Name = "" },
 		"description":         func(r *record) { r.Description = "\U0001f511 = \u0416" },
+		"imported":            func(r *record) { r.imported = digest{algorithmTrace, 7, [32]byte{1, 31: 2}} },
 		"another prefix":      func(r *record) { r.prefix, r.Prefix = "old_ak", "old_"+r.Prefix },
 		"everything together": func(r *record) { longest(r); r.ExpiresAt, r.RevokedAt, r.MintedBy = r.CreatedAt, r.CreatedAt, id },
 	} {

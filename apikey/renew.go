@@ -16,16 +16,19 @@ type renewals struct {
 	waiting map[ID]renewal
 }
 
-type renewal struct{ from, to digest }
+type renewal struct {
+	from, to digest
+	traces   map[digest]digest // of a foreign token, see tracesOf
+}
 
-func (k *Keyring) renew(id ID, from, to digest) {
+func (k *Keyring) renew(id ID, to renewal) {
 	k.renewals.mu.Lock()
 	defer k.renewals.mu.Unlock()
 	if len(k.renewals.waiting) < maxRenewals {
 		if k.renewals.waiting == nil {
 			k.renewals.waiting = make(map[ID]renewal)
 		}
-		k.renewals.waiting[id] = renewal{from, to}
+		k.renewals.waiting[id] = to
 	}
 }
 
@@ -58,7 +61,7 @@ func (k *Keyring) writeRenewals(ctx context.Context) {
 
 func renewIn(tx Tx, id ID, digests renewal) error {
 	r, err := getRecord(tx, id)
-	if err != nil || r == nil || r.digest != digests.from {
+	if err != nil || r == nil || r.digest != digests.from || r.Revoked() {
 		return err
 	}
 	if digests.to.algorithm.foreign() {
@@ -66,14 +69,24 @@ func renewIn(tx Tx, id ID, digests renewal) error {
 			return err // the token was imported twice, by different hashes
 		}
 	}
-	if err := countDigest(tx, &digests.from, -1); err != nil {
+	if err := r.countDigest(tx, -1); err != nil {
 		return err
 	}
-	if err := countDigest(tx, &digests.to, 1); err != nil {
+	r.digest = digests.to
+	if err := r.countDigest(tx, 1); err != nil {
 		return err
 	}
-	if r.digest = digests.to; r.digest.algorithm.foreign() {
-		if err := errors.Join(tx.Delete(TableForeign, digests.from.foreignKey()), tx.Put(TableForeign, digests.to.foreignKey(), id[:])); err != nil {
+	if r.digest.algorithm.foreign() {
+		was := r.imported
+		if was.algorithm == 0 {
+			was = digests.from
+		}
+		err := tx.Delete(TableForeign, digests.from.foreignKey())
+		if trace, ok := digests.traces[was]; ok {
+			err = errors.Join(err, tx.Delete(TableForeign, was.foreignKey()), tx.Put(TableForeign, trace.foreignKey(), id[:]))
+			r.imported = trace
+		}
+		if err := errors.Join(err, tx.Put(TableForeign, digests.to.foreignKey(), id[:])); err != nil {
 			return err
 		}
 	}

@@ -54,13 +54,15 @@ func (r *record) removeFrom(tx Tx) error {
 		state = countRevoked
 	}
 	var err error
-	if r.digest.algorithm.foreign() {
-		err = tx.Delete(TableForeign, r.digest.foreignKey())
+	for _, d := range []*digest{&r.digest, &r.imported} {
+		if d.algorithm.foreign() {
+			err = errors.Join(err, tx.Delete(TableForeign, d.foreignKey()))
+		}
 	}
 	return errors.Join(err,
 		count(tx, countIssued, -1),
 		count(tx, state, -1),
-		countDigest(tx, &r.digest, -1),
+		r.countDigest(tx, -1),
 		tx.Delete(TableUsage, r.ID[:]),
 		tx.Delete(TableOrganizations, organizationKey(r.OrganizationID, r.ID)),
 		tx.Delete(TableKeys, r.ID[:]),

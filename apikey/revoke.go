@@ -96,8 +96,12 @@ func (r *record) revokeIn(tx Tx, now time.Time, cause string) (done bool, err er
 	if r.Revoked() {
 		return false, nil
 	}
+	if err := r.countDigest(tx, -1); err != nil {
+		return false, err
+	}
 	r.RevokedAt, r.RevokedFor = now, cause
 	return true, errors.Join(
+		r.countDigest(tx, 1),
 		count(tx, countRevoked, 1),
 		count(tx, countLive(r.OrganizationID), -1),
 		tx.Put(TableKeys, r.ID[:], r.encode()),

@@ -1,8 +1,6 @@
 package apikey
 
-import (
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // getRecord returns the record of a key, or nil.
 func getRecord(tx Reader, id ID) (*record, error) {
@@ -79,20 +77,21 @@ func count(tx Tx, name string, more int64) error {
 	return tx.Put(TableCounts, []byte(name), binary.BigEndian.AppendUint64(nil, n))
 }
 
-// countNames are the counts of the records that have such a digest, by what is
-// needed to use it: the pepper, and for a foreign token the kind of it.
-func (d *digest) countNames() (names []string) {
+// countNames are the counts of a record by what is needed to use it: for a foreign
+// token the kind of its digest, and the pepper unless the key was revoked.
+func (r *record) countNames() (names []string) {
+	d := &r.digest
 	if d.algorithm.foreign() {
 		names = append(names, foreignKind{d.algorithm, d.pepper}.countName())
 	}
-	if d.pepper != 0 && d.algorithm != algorithmForeignHMAC {
+	if d.pepper != 0 && d.algorithm != algorithmForeignHMAC && !r.Revoked() {
 		names = append(names, countPepper(d.pepper))
 	}
 	return names
 }
 
-func countDigest(tx Tx, d *digest, more int64) error {
-	for _, name := range d.countNames() {
+func (r *record) countDigest(tx Tx, more int64) error {
+	for _, name := range r.countNames() {
 		if err := count(tx, name, more); err != nil {
 			return err
 		}

@@ -58,12 +58,15 @@ func (a *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	handler := management.Handler{Keyring: activeKeyring, Realm: appName, Log: logFailure(a.logger)}
 	requestID := uuid.NewString()
+	address, _, _ := net.SplitHostPort(r.RemoteAddr) // on a unix socket there is none
 	switch r.URL.EscapedPath() {
 	case adminBase + "stats":
 		handler.ServeStats(w, r, requestID)
 		return nil
 	case adminBase + "import":
-		handler.ServeImport(w, r, requestID)
+		by := apikey.Operator("")
+		by.RequestID, by.Address = requestID, address
+		handler.ServeImport(w, r, by)
 		return nil
 	case adminBase + "export":
 		handler.ServeExport(w, r, requestID)
@@ -80,9 +83,7 @@ func (a *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 		management.NotFound().Write(w, r, requestID)
 		return nil
 	}
-	operator.RequestID = requestID
-	// On a unix socket there is none.
-	operator.Address, _, _ = net.SplitHostPort(r.RemoteAddr)
+	operator.RequestID, operator.Address = requestID, address
 	handler.Serve(w, r, management.Call{
 		Rest:      rest,
 		RequestID: requestID,

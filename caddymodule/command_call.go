@@ -78,6 +78,13 @@ func sendOnce(address, method, uri string, header http.Header, body []byte) (dat
 	if body != nil {
 		reader = bytes.NewReader(body)
 	}
+	// Each call has a connection of its own, which would stay open, and take memory
+	// of the server, until the command ends: an import makes many.
+	header = header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
+	header.Set("Connection", "close")
 	resp, err := caddycmd.AdminAPIRequest(address, method, uri, header, reader)
 	if err != nil {
 		reason, err = explain(address, err)

@@ -133,7 +133,7 @@ func (o *operator) printObject(fields ...field) error {
 // maxShownLines is how many line numbers a person is shown; --json has all.
 const maxShownLines = 20
 
-func (o *operator) printImport(result imported, dry bool) error {
+func (o *operator) printImport(result imported, done bool) error {
 	if o.json {
 		data, err := json.Marshal(result)
 		if err != nil {
@@ -142,11 +142,11 @@ func (o *operator) printImport(result imported, dry bool) error {
 		return o.printJSON(data)
 	}
 	return o.table(func(w io.Writer) {
-		done := "imported"
-		if dry || len(result.Refused) > 0 {
-			done = "can be imported"
+		what := "can be imported"
+		if done {
+			what = "imported"
 		}
-		fmt.Fprintf(w, "%s\t%d\n", done, result.Imported)
+		fmt.Fprintf(w, "%s\t%d\n", what, result.Imported)
 		fmt.Fprintf(w, "duplicates\t%d\n", len(result.Duplicates))
 		for i, line := range result.Duplicates {
 			if i == maxShownLines {

@@ -242,7 +242,7 @@ func TestEveryChangeInTheLifeOfAKeyIsToldThroughEventsAndTheLog(t *testing.T) {
 		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + " by:operator client_ip:127.0.0.1 organization_id:acme scope:read]"},
 		{"api_key_updated", "api key updated", "map[api_key_id:" + second.ID + byAlice + " scope:read-write]"},
 		{"api_key_rotated", "api key rotated", "map[api_key_id:" + second.ID + strings.Replace(byAlice, " organization_id", " expires_at:"+end+" organization_id", 1) + " replaced_by:" + replacedBy + " scope:read-write]"},
-		{"api_key_imported", "api key imported", fmt.Sprintf("map[api_key_id:%v by:operator organization_id:globex scope:read]", legacy[0].(map[string]any)["id"])},
+		{"api_key_imported", "api key imported", fmt.Sprintf("map[api_key_id:%v by:operator client_ip:127.0.0.1 organization_id:globex scope:read]", legacy[0].(map[string]any)["id"])},
 	}
 	requests := make(map[string]bool)
 	withoutRequest := func(data map[string]any) string {
@@ -272,7 +272,7 @@ func TestEveryChangeInTheLifeOfAKeyIsToldThroughEventsAndTheLog(t *testing.T) {
 			t.Errorf("logged\n%s\nwant %s %s", strings.Join(logged, "\n"), w.log, w.data)
 		}
 	}
-	if len(seen) != len(want) || len(logged) != len(want) || len(requests) != 3 {
+	if len(seen) != len(want) || len(logged) != len(want) || len(requests) != 4 {
 		t.Errorf("%d events, %d lines and %d requests, want %d", len(seen), len(logged), len(requests), len(want))
 	}
 }

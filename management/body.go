@@ -45,7 +45,7 @@ func receive(w http.ResponseWriter, r *http.Request, members []member) (map[stri
 	if len(body) == 0 && !required {
 		return nil, nil
 	}
-	return readObject(body, members)
+	return readObject("body", body, members)
 }
 
 // requireJSON refuses a body that is not declared as plain JSON, an empty one
@@ -94,11 +94,11 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *Ref
 // It is strict, because what is ignored is not in force: a mistyped expiresAt
 // would make a key that never ends. jsontext sees to names that repeat, to
 // invalid UTF-8 and to lone surrogates. No value of the client reaches a
-// message, and nothing nested is ever parsed.
-func readObject(body []byte, members []member) (map[string]string, *Refusal) {
+// message, and nothing nested is ever parsed. called is what messages call it.
+func readObject(called string, body []byte, members []member) (map[string]string, *Refusal) {
 	in := jsontext.NewDecoder(bytes.NewBuffer(body))
 	if in.PeekKind() != jsontext.KindBeginObject {
-		return nil, invalidBody("", `the body must be a JSON object, such as {"name": "first"}`)
+		return nil, invalidBody("", "the "+called+" must be a JSON object, such as "+example(members))
 	}
 	in.ReadToken()
 
@@ -106,19 +106,19 @@ func readObject(body []byte, members []member) (map[string]string, *Refusal) {
 	for in.PeekKind() != jsontext.KindEndObject {
 		token, err := in.ReadToken()
 		if err != nil {
-			return nil, syntaxRefusal(err, "")
+			return nil, syntaxRefusal(called, err, "")
 		}
 		name := token.String()
 		known := find(members, name)
 		if known == nil {
-			return nil, unknownField(name, in.InputOffset(), members)
+			return nil, unknownField(called, name, in.InputOffset(), members)
 		}
 		switch kind := in.PeekKind(); kind {
 		case jsontext.KindString, jsontext.KindNull, jsontext.KindInvalid:
 			token, err := in.ReadToken()
 			switch {
 			case err != nil:
-				return nil, syntaxRefusal(err, name)
+				return nil, syntaxRefusal(called, err, name)
 			case kind == jsontext.KindNull && known.clears:
 				values[name] = ""
 				continue
@@ -134,7 +134,7 @@ func readObject(body []byte, members []member) (map[string]string, *Refusal) {
 	}
 	in.ReadToken()
 	if _, err := in.ReadToken(); err != io.EOF {
-		return nil, invalidBody("", "the body must end after its JSON object")
+		return nil, invalidBody("", "the "+called+" must end after its JSON object")
 	}
 
 	for _, m := range members {
@@ -143,6 +143,17 @@ func readObject(body []byte, members []member) (map[string]string, *Refusal) {
 		}
 	}
 	return values, nil
+}
+
+// example is an object of the required members, or of the first one.
+func example(members []member) string {
+	var parts []string
+	for i, m := range members {
+		if m.required || i == 0 && !slices.ContainsFunc(members, func(m member) bool { return m.required }) {
+			parts = append(parts, `"`+m.name+`": "..."`)
+		}
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 func find(members []member, name string) *member {
@@ -156,11 +167,11 @@ func find(members []member, name string) *member {
 
 // syntaxRefusal says where the JSON is broken. within is the member whose value
 // was being read, if any.
-func syntaxRefusal(err error, within string) *Refusal {
+func syntaxRefusal(called string, err error, within string) *Refusal {
 	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
 	switch {
 	case !ok:
-		return invalidBody(within, "the body is not a whole JSON object")
+		return invalidBody(within, "the "+called+" is not a whole JSON object")
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		// Only known names get as far as to repeat.
 		name := syntax.JSONPointer.LastToken()
@@ -169,23 +180,23 @@ func syntaxRefusal(err error, within string) *Refusal {
 			Message: name + " is given twice: send each field once",
 		}
 	case within != "":
-		return invalidBody(within, fmt.Sprintf("%s is not a valid JSON string in UTF-8, at byte %d of the body", within, syntax.ByteOffset))
+		return invalidBody(within, fmt.Sprintf("%s is not a valid JSON string in UTF-8, at byte %d of the %s", within, syntax.ByteOffset, called))
 	}
-	return invalidBody("", fmt.Sprintf("the body is not valid JSON in UTF-8, at byte %d", syntax.ByteOffset))
+	return invalidBody("", fmt.Sprintf("the %s is not valid JSON in UTF-8, at byte %d", called, syntax.ByteOffset))
 }
 
-// unknownField refuses the member that ends at a byte of the body.
-func unknownField(name string, end int64, members []member) *Refusal {
+// unknownField refuses the member that ends at a byte of what was called so.
+func unknownField(called, name string, end int64, members []member) *Refusal {
 	names := make([]string, len(members))
 	for i, m := range members {
 		names[i] = m.name
 	}
 	f := &Refusal{Status: http.StatusBadRequest, Reason: ReasonUnknownField}
-	called := ""
+	which := ""
 	if repeatable(name) {
-		f.Field, called = name, fmt.Sprintf(" %q", name)
+		f.Field, which = name, fmt.Sprintf(" %q", name)
 	}
-	f.Message = fmt.Sprintf("unknown field%s, before byte %d of the body: the fields are %s", called, end, strings.Join(names, ", "))
+	f.Message = fmt.Sprintf("unknown field%s, before byte %d of the %s: the fields are %s", which, end, called, strings.Join(names, ", "))
 	return f
 }
 

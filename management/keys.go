@@ -2,6 +2,7 @@ package management
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -179,6 +180,9 @@ func revokeWhere(x *exchange) (any, error) {
 // verify tells what key of the caller's organization a token belongs to.
 func verify(x *exchange) (any, error) {
 	key, err := x.ring.Inspect(x.Context(), x.by, x.body["key"])
+	if errors.Is(err, apikey.ErrNotFound) {
+		return nil, NotAToken()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func TestPublishedAlertsAreUnderstood(t *testing.T) {
 		s := newService(t)
 		hash := sha256.Sum256([]byte("some_token"))
 		imported := apikey.Import{Issue: apikey.Issue{Name: "legacy", UserID: "carol"}, OrganizationID: "globex", Hash: hash[:], Algorithm: "sha256"}
-		if refused, err := s.ring.ImportMany(t.Context(), []apikey.Import{imported}, false); err != nil || refused[0] != nil {
+		if refused, err := s.ring.ImportMany(t.Context(), apikey.Operator(""), []apikey.Import{imported}, false); err != nil || refused[0] != nil {
 			t.Fatal(refused, err)
 		}
 		signers := management.Signers{example.identifier: publicKey(t, example.key)}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+	"github.com/caddy-apikeys/caddy-apikeys/management"
 )
 
 // holder is the principal of a key that was created with a body.
@@ -460,12 +461,14 @@ func importLine(token, more string) string {
 	return `{"hash":"` + hash(token) + `","algorithm":"sha256","name":"legacy","organizationId":"acme","userId":"carol"` + more + "}\n"
 }
 
+var importer = apikey.Principal{Operator: true, Scope: apikey.ScopeReadWrite, RequestID: "req-1"}
+
 func (s *service) importing(t testing.TB, query, body string) answer {
 	t.Helper()
 	r := httptest.NewRequest("POST", "/import"+query, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-ndjson")
 	w := httptest.NewRecorder()
-	s.handler.ServeImport(w, r, "req-1")
+	s.handler.ServeImport(w, r, importer)
 	return checkAnswer(t, "POST", w.Code, w.Header(), w.Body.Bytes())
 }
 
@@ -485,6 +488,9 @@ func TestImportReportsLinesByNumber(t *testing.T) {
 		for _, line := range a.data["refused"].([]any) {
 			l := line.(map[string]any)
 			refused = append(refused, fmt.Sprint(l["line"], " ", l["field"]))
+			if strings.Contains(l["message"].(string), "body") {
+				t.Errorf("%s: %s is said of a line", query, l["message"])
+			}
 		}
 		imported, duplicates := 2.0, "[3]"
 		if query == "?dry_run=false" {
@@ -506,6 +512,23 @@ func TestImportReportsLinesByNumber(t *testing.T) {
 	}
 }
 
+func TestImportBeyondTheLimitIsRefusedLineByLine(t *testing.T) {
+	s := newService(t)
+	var err error
+	if s.ring, err = s.ring.With(apikey.Policy{MaxKeys: 2}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.mustCreate(t, alice, `{"name":"n"}`)
+	body := importLine("one", "") + strings.Replace(importLine("two", ""), "acme", "globex", 1) + importLine("three", "") + "{}\n"
+	for _, test := range []struct{ query, room string }{{"?dry_run=true", "map[acme:1 globex:2]"}, {"", "<nil>"}} {
+		a := s.importing(t, test.query, body)
+		refused := a.data["refused"].([]any)[0].(map[string]any)
+		if a.data["imported"] != 2.0 || fmt.Sprint(a.data["room"]) != test.room || refused["line"] != 3.0 || refused["message"] != management.KeyLimit().Message {
+			t.Errorf("%q: %s", test.query, a.bytes)
+		}
+	}
+}
+
 func TestImportThatIsNotUnderstoodIsRefused(t *testing.T) {
 	s := newService(t)
 	for query, reason := range map[string]string{"?dry_run=1": "invalid_parameter", "?dry_run": "invalid_parameter", "?dry_run=true&dry_run=false": "invalid_parameter"} {
@@ -520,7 +543,7 @@ func TestImportThatIsNotUnderstoodIsRefused(t *testing.T) {
 		r := httptest.NewRequest(test.method, "/import", strings.NewReader(test.body))
 		r.Header.Set("Content-Type", test.kind)
 		w := httptest.NewRecorder()
-		s.handler.ServeImport(w, r, "req-1")
+		s.handler.ServeImport(w, r, importer)
 		if a := checkAnswer(t, test.method, w.Code, w.Header(), w.Body.Bytes()); a.status != test.status {
 			t.Errorf("%+v: %d", test.kind, a.status)
 		}

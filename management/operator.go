@@ -36,6 +36,9 @@ type importData struct {
 	Imported   int          `json:"imported"`
 	Duplicates []int        `json:"duplicates,omitempty"`
 	Refused    []importLine `json:"refused,omitempty"`
+	// Room tells of a trial how many more active keys each organization may
+	// have, where that is limited: lines of other calls may want it too.
+	Room map[string]int `json:"room,omitempty"`
 }
 
 type importLine struct {
@@ -46,17 +49,17 @@ type importLine struct {
 
 // ServeImport makes keys for tokens that were made elsewhere: a piece of JSON
 // lines. Unless the query says dry_run=true, those that are acceptable are imported
-// together, and the others reported. Who calls it must be the operator.
-func (h *Handler) ServeImport(w http.ResponseWriter, r *http.Request, requestID string) {
-	data, err := h.importLines(w, r)
+// together, and the others reported. by must be the operator.
+func (h *Handler) ServeImport(w http.ResponseWriter, r *http.Request, by apikey.Principal) {
+	data, err := h.importLines(w, r, by)
 	if err != nil {
-		h.fail(w, r, requestID, err)
+		h.fail(w, r, by.RequestID, err)
 		return
 	}
-	writeEnvelope(w, r, http.StatusOK, data, "success", requestID)
+	writeEnvelope(w, r, http.StatusOK, data, "success", by.RequestID)
 }
 
-func (h *Handler) importLines(w http.ResponseWriter, r *http.Request) (*importData, error) {
+func (h *Handler) importLines(w http.ResponseWriter, r *http.Request, by apikey.Principal) (*importData, error) {
 	if r.Method != http.MethodPost {
 		return nil, MethodNotAllowed("POST")
 	}
@@ -95,7 +98,11 @@ func (h *Handler) importLines(w http.ResponseWriter, r *http.Request) (*importDa
 		}
 		keys, lines = append(keys, key), append(lines, number)
 	}
-	refused, err := keyring.ImportMany(r.Context(), keys, given && dry[0] == "true")
+	trial := given && dry[0] == "true"
+	refused, err := keyring.ImportMany(r.Context(), by, keys, trial)
+	if err == nil && trial {
+		data.Room, err = keyring.Room(r.Context(), organizationsOf(keys))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -113,9 +120,18 @@ func (h *Handler) importLines(w http.ResponseWriter, r *http.Request) (*importDa
 	return data, nil
 }
 
+func organizationsOf(keys []apikey.Import) (all []string) {
+	for i := range keys {
+		if apikey.IsIdentity(keys[i].OrganizationID) {
+			all = append(all, keys[i].OrganizationID)
+		}
+	}
+	return all
+}
+
 // readImport reads one line. Its errors never repeat what stands in it.
 func readImport(line []byte) (key apikey.Import, _ *Refusal) {
-	values, refusal := readObject(line, importMembers)
+	values, refusal := readObject("line", line, importMembers)
 	if refusal != nil {
 		return key, refusal
 	}

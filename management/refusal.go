@@ -179,6 +179,16 @@ func NotFound() *Refusal {
 	}
 }
 
+// NotAToken says that what was to be verified is no token of an active key, one and
+// the same whether it is unknown, mistyped, expired, revoked or of another
+// organization: 404.
+func NotAToken() *Refusal {
+	return &Refusal{
+		Status: http.StatusNotFound, Reason: ReasonNotFound,
+		Message: "not found: this is not the token of an active API key",
+	}
+}
+
 // MethodNotAllowed refuses a method that the path does not have: 405. allow
 // lists those that it has.
 func MethodNotAllowed(allow string) *Refusal {

@@ -26,6 +26,7 @@ func TestEachRefusalHasItsStatusReasonAndHeaders(t *testing.T) {
 		"cross-site":                {management.CrossSite(), 403, "cross_site", nil},
 		"not signed":                {management.InvalidSignature(), 403, "invalid_signature", nil},
 		"not found":                 {management.NotFound(), 404, "not_found", nil},
+		"not a token":               {management.NotAToken(), 404, "not_found", nil},
 		"method":                    {management.MethodNotAllowed("GET, HEAD"), 405, "method_not_allowed", map[string]string{"Allow": "GET, HEAD"}},
 		"too large":                 {management.BodyTooLarge(16384), 413, "body_too_large", nil},
 		"media type":                {management.UnsupportedMediaType(), 415, "unsupported_media_type", nil},
