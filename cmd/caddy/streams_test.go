@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -85,6 +86,12 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	case "/flood": // more than anybody reads
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+				return
+			}
+		}
 	case "/silent":
 		w.Header().Set("Content-Type", "text/event-stream")
 		out.Flush()
@@ -106,11 +113,12 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) {
 
 // stream is a request that goes on, as its client sees it.
 type stream struct {
-	name   string
-	talks  bool
-	got    atomic.Int64 // bytes
-	ended  chan struct{}
-	hangUp func()
+	name    string
+	talks   bool          // something comes all the time
+	stalled chan struct{} // its client does not read, until this is closed; or nil
+	got     atomic.Int64  // bytes
+	ended   chan struct{}
+	hangUp  func()
 }
 
 func (s *stream) hasEnded() bool {
@@ -122,20 +130,20 @@ func (s *stream) hasEnded() bool {
 	}
 }
 
-func follow(name string, talks bool, from io.Reader, hangUp func()) *stream {
-	s := &stream{name: name, talks: talks, ended: make(chan struct{}), hangUp: hangUp}
-	go func() {
-		defer close(s.ended)
-		var buf [512]byte
-		for {
-			n, err := from.Read(buf[:])
-			s.got.Add(int64(n))
-			if err != nil {
-				return
-			}
+// follow reads what comes.
+func (s *stream) follow(from io.Reader) {
+	defer close(s.ended)
+	if s.stalled != nil {
+		<-s.stalled
+	}
+	var buf [512]byte
+	for {
+		n, err := from.Read(buf[:])
+		s.got.Add(int64(n))
+		if err != nil {
+			return
 		}
-	}()
-	return s
+	}
 }
 
 // talk writes into a stream until it ends.
@@ -148,11 +156,11 @@ func talk(to io.Writer) {
 	}
 }
 
-// open begins a request of every kind with a key.
+// openStreams begins a request of every kind with a key.
 func (g *gateway) openStreams(protocols map[string]*http.Client, urls map[string]string, key map[string]string) (all []*stream) {
 	g.t.Helper()
 	for protocol, client := range protocols {
-		paths := []string{"/events", "/silent"}
+		paths := []string{"/events", "/silent", "/flood"}
 		if protocol != "HTTP/1.1" {
 			paths = append(paths, "/grpc/echo")
 		}
@@ -177,7 +185,12 @@ func (g *gateway) openStreams(protocols map[string]*http.Client, urls map[string
 			if err != nil || resp.StatusCode != 200 || !strings.HasPrefix(protocol, resp.Proto[:6]) {
 				g.t.Fatalf("%s %s: %v, %v", protocol, path, resp, err)
 			}
-			all = append(all, follow(protocol+" "+path, path != "/silent", resp.Body, func() { resp.Body.Close() }))
+			s := &stream{name: protocol + " " + path, talks: path != "/silent", ended: make(chan struct{}), hangUp: func() { resp.Body.Close() }}
+			if path == "/flood" {
+				s.talks, s.stalled = false, make(chan struct{})
+			}
+			go s.follow(resp.Body)
+			all = append(all, s)
 		}
 	}
 	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
@@ -191,7 +204,9 @@ func (g *gateway) openStreams(protocols map[string]*http.Client, urls map[string
 		g.t.Fatalf("upgrade: %v, %v", resp, err)
 	}
 	go talk(conn)
-	return append(all, follow("a WebSocket", true, in, func() { conn.Close() }))
+	s := &stream{name: "a WebSocket", talks: true, ended: make(chan struct{}), hangUp: func() { conn.Close() }}
+	go s.follow(in)
+	return append(all, s)
 }
 
 func TestStreamsOverEveryProtocolAreCutAfterTheirKeyEnds(t *testing.T) {
@@ -254,14 +269,25 @@ func TestStreamsOverEveryProtocolAreCutAfterTheirKeyEnds(t *testing.T) {
 	g.run(g.command("api-keys", "update", expiring["id"], "--expires-at", inSeconds(2)))
 	for why, all := range cut {
 		for _, s := range all {
-			waitFor(t, s.name+" with a key that is "+why+" to end", s.hasEnded)
+			if s.stalled == nil {
+				waitFor(t, s.name+" with a key that is "+why+" to end", s.hasEnded)
+			}
 		}
 	}
 	waitFor(t, "the upstream to be told", func() bool { return upstream.running.Load() == each })
+	for _, s := range slices.Concat(cut["revoked"], cut["expired"]) {
+		if s.stalled != nil { // what was under way is all that still comes
+			close(s.stalled)
+			waitFor(t, s.name+" to end", s.hasEnded)
+		}
+	}
 	// Those of another key share the connections, and go on.
 	goOn(staying)
 	t.Logf("of %d streams %d were cut and %d go on", 3*each, 2*each, each)
 	for _, s := range staying {
+		if s.stalled != nil {
+			close(s.stalled)
+		}
 		s.hangUp()
 	}
 	waitFor(t, "the upstream to be left", func() bool { return upstream.running.Load() == 0 })
