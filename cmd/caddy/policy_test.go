@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -151,7 +153,11 @@ func TestAServerDoesNotStartWithoutThePepperOfItsKeys(t *testing.T) {
 	refuses := func(says string, words ...string) {
 		t.Helper()
 		g.configure(under(words...))
-		stdout, stderr, code := g.run(g.command("run", "--config", g.file))
+		ctx, cancel := context.WithTimeout(t.Context(), patience) // should it start
+		defer cancel()
+		cmd := exec.CommandContext(ctx, binary, "run", "--config", g.file)
+		cmd.Dir, cmd.Env = g.home, g.env
+		stdout, stderr, code := g.run(cmd)
 		if code == 0 || !strings.Contains(stdout+stderr, says) {
 			t.Errorf("%q: exit code %d, %s", words, code, lastLines(stdout+stderr, 2))
 		}
