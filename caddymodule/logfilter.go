@@ -23,8 +23,8 @@ func init() { caddy.RegisterModule(new(LogFilter)) }
 //		}
 //	}
 //
-// Caddy copies the request for its access log before any handler runs, so that a
-// handler cannot do this.
+// In the global options it does so for the log of errors too. Caddy copies the
+// request for its logs before any handler runs, so that a handler cannot do this.
 type LogFilter struct {
 	// Headers that are taken out whole, as those that carry keys of other
 	// makes. Default: `X-Api-Key`.

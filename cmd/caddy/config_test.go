@@ -51,7 +51,12 @@ func TestTheExampleIsAGateway(t *testing.T) {
 	g.configure(g.here(string(example)))
 	g.start()
 	g.requireStatus(401, "GET", "/", "")
-	g.requireStatus(200, "GET", "/", g.issue(nil)["key"])
+	token := g.issue(nil)["key"]
+	g.requireStatus(200, "GET", "/", token)
+	// A token in a URL is in no log, not in that of errors either.
+	g.requireStatus(200, "GET", "/?key="+token, token)
+	g.upstream.Close()
+	g.requireStatus(502, "GET", "/?key="+token, token)
 }
 
 func TestValidateBesideTheRunningServerTouchesNothing(t *testing.T) {

@@ -21,7 +21,7 @@ var aToken = regexp.MustCompile(`\bak_[0-9A-Za-z]{71}\b`)
 
 // secretOf returns the random part of a token.
 func secretOf(token string) string {
-	return strings.TrimPrefix(token, "ak_")[22 : 22+43]
+	return token[strings.LastIndexByte(token, '_')+1:][22 : 22+43]
 }
 
 // requireNoSecretIn checks that no file below dir holds a token, or the secret

@@ -105,18 +105,20 @@ type answer struct {
 	body   []byte
 }
 
-// send sends a request to the site, with a key if token is not empty.
-func (g *gateway) send(method, path, token, body string) answer {
+// do sends a request to the site with headers, "Name: value", spelled as given.
+func (g *gateway) do(method, path, body string, headers ...string) answer {
 	g.t.Helper()
 	req, err := http.NewRequest(method, g.url+path, strings.NewReader(body))
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		if name == "Host" {
+			req.Host = value
+			continue
+		}
+		req.Header[name] = append(req.Header[name], value)
 	}
 	resp, err := g.client.Do(req)
 	if err != nil {
@@ -128,6 +130,45 @@ func (g *gateway) send(method, path, token, body string) answer {
 		g.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	return answer{resp.StatusCode, resp.Header, text}
+}
+
+const asJSON = "Content-Type: application/json"
+
+// bearer is the header that presents a key.
+func bearer(key map[string]string) string { return "Authorization: Bearer " + key["key"] }
+
+// send sends a request to the site, with a key if token is not empty.
+func (g *gateway) send(method, path, token, body string) answer {
+	g.t.Helper()
+	var headers []string
+	if token != "" {
+		headers = append(headers, "Authorization: Bearer "+token)
+	}
+	if body != "" {
+		headers = append(headers, asJSON)
+	}
+	return g.do(method, path, body, headers...)
+}
+
+// requireRefused checks that a request was refused for a reason.
+func (g *gateway) requireRefused(a answer, status int, reason string) {
+	g.t.Helper()
+	if e := decode(g.t, a.body); a.status != status || e.Code != status || e.Data["reason"] != reason {
+		g.t.Errorf("HTTP %d: %s, want %d %s", a.status, a.body, status, reason)
+	}
+}
+
+// requireKey checks that a request was answered with a key, and returns it.
+func (g *gateway) requireKey(a answer) map[string]string {
+	g.t.Helper()
+	e := decode(g.t, a.body)
+	if a.status != http.StatusOK || e.Code != http.StatusOK {
+		g.t.Fatalf("HTTP %d: %s", a.status, a.body)
+	}
+	if e.Data["key"] != "" {
+		g.keepSecret(e.Data["key"])
+	}
+	return e.Data
 }
 
 // requireStatus sends a request and checks how it was answered.

@@ -17,7 +17,7 @@ import (
 // nothing of this.
 var endToEnd = [][]string{
 	{"./caddymodule", "./management", "-skip", "^(TestLongRequests|TestReloads|TestFailedReloads|Fuzz)"},
-	{"./cmd/caddy", "-run", "^TestTheContract"},
+	{"./cmd/caddy", "-run", "^Test(TheContract|AChangeOfAKey|ARotatedKey|VerifyAndSelf|AListIs|ARepeatedCall|AllKeysOf|AnOrganization|EveryChange)"},
 }
 
 func TestEveryExchangeOfTheEndToEndTestsIsAsDocumented(t *testing.T) {
