@@ -140,15 +140,32 @@ func (o *operator) undo(data json.RawMessage) error {
 	return err
 }
 
+// filterFlags are the flags of list that become parameters of the query.
+var filterFlags = []struct{ flag, parameter, usage string }{
+	{"status", "status", "Only keys that are active, expired or revoked"},
+	{"scope", "scope", "Only keys of this scope"},
+	{"user", "userId", "Only keys of this user"},
+	{"service-account", "serviceAccountId", "Only keys of this service account"},
+	{"unused-since", "unusedSince", "Only keys that were not used since, as 2030-01-31T12:00:00Z"},
+}
+
 func (o *operator) list() *cobra.Command {
 	var organization string
 	cmd := &cobra.Command{Use: "list --organization <id>", Short: "Lists the keys of an organization, newest first", Args: cobra.NoArgs}
 	cmd.Flags().StringVar(&organization, "organization", "", "The organization")
 	cmd.MarkFlagRequired("organization")
+	for _, f := range filterFlags {
+		cmd.Flags().String(f.flag, "", f.usage)
+	}
 	cmd.RunE = func(*cobra.Command, []string) error {
+		query := url.Values{"limit": {"100"}}
+		for _, f := range filterFlags {
+			if flag := cmd.Flags().Lookup(f.flag); flag.Changed {
+				query.Set(f.parameter, flag.Value.String())
+			}
+		}
 		items := []json.RawMessage{}
 		for cursor, more := "", true; more; {
-			query := url.Values{"limit": {"100"}}
 			if cursor != "" {
 				query.Set("cursor", cursor)
 			}
@@ -175,8 +192,48 @@ func (o *operator) get() *cobra.Command {
 	return &cobra.Command{Use: "get <id>", Short: "Shows one key", Args: cobra.ExactArgs(1), RunE: o.one(http.MethodGet)}
 }
 
+// whoseFlags are the flags of revoke that become fields of the body.
+var whoseFlags = []struct{ flag, field, usage string }{
+	{"user", "userId", "All active keys of this user"},
+	{"service-account", "serviceAccountId", "All active keys of this service account"},
+	{"minted-by", "mintedBy", "All active keys that the key of this id has made"},
+}
+
 func (o *operator) revoke() *cobra.Command {
-	return &cobra.Command{Use: "revoke <id>", Short: "Ends a key for good", Args: cobra.ExactArgs(1), RunE: o.one(http.MethodDelete)}
+	cmd := &cobra.Command{
+		Use:   "revoke (<id> | --organization <id> (--user <id> | --service-account <id> | --minted-by <id>))",
+		Short: "Ends a key for good, or all keys of an owner",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	organization := cmd.Flags().String("organization", "", "The organization of the owner")
+	for _, f := range whoseFlags {
+		cmd.Flags().String(f.flag, "", f.usage)
+	}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		body := make(map[string]string)
+		for _, f := range whoseFlags {
+			if flag := cmd.Flags().Lookup(f.flag); flag.Changed {
+				body[f.field] = flag.Value.String()
+			}
+		}
+		switch {
+		case len(args) == 1 && len(body) == 0 && *organization == "":
+			return o.one(http.MethodDelete)(cmd, args)
+		case len(args) == 1:
+			return errors.New("give the id of a key, or whose keys to revoke, not both")
+		case *organization == "" || len(body) == 0:
+			return errors.New("which key? give its id, or --organization with --user, --service-account or --minted-by")
+		}
+		data, err := o.call(http.MethodPost, organizationPath(*organization)+"/revoke", body)
+		if err != nil {
+			return err
+		}
+		if o.json {
+			return o.printJSON(data)
+		}
+		return o.printFields(data)
+	}
+	return cmd
 }
 
 func (o *operator) one(method string) func(*cobra.Command, []string) error {

@@ -97,6 +97,10 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: hot(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
 		return l.oursTarget(ctx, "ours-gogc-100", main, "", "GOGC=100")
 	})
+	// What stands behind the brace is a global option of its own.
+	add(scenario{name: hotName(10_000, main.String()) + ", no log of the proxy", with: hot(main, 10_000), ours: true}, "no log", func() (*target, error) {
+		return l.oursTarget(ctx, "ours-no-log", main, "}\nlog {\n\texclude http.handlers.reverse_proxy\n")
+	})
 	add(scenario{name: "stock Caddy, GOGC=250", with: hot(main, 10_000)}, "GOGC=250", func() (*target, error) {
 		return l.stockTarget(ctx, "stock-gogc-250", "GOGC=250")
 	})

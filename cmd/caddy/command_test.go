@@ -164,6 +164,50 @@ func TestTheCommandSaysWhenAndByWhatAKeyWasUsed(t *testing.T) {
 	}
 }
 
+func TestTheCommandPicksKeysByTheirOwner(t *testing.T) {
+	g := startGateway(t, plainSite)
+	writer := g.issue(map[string]string{"scope": "read-write", "name": "writer"})
+	minted := decode(t, g.send("POST", "/v1/api-keys", writer["key"], `{"name":"minted","serviceAccountId":"nightly"}`).body).Data
+	g.issue(map[string]string{"userId": "bob", "name": "of bob"})
+	listed := func(args ...string) string {
+		t.Helper()
+		result, _ := g.must(append([]string{"list", "--organization", "acme"}, args...)...)
+		var names []string
+		for _, item := range result["items"].([]any) {
+			names = append(names, item.(map[string]any)["name"].(string))
+		}
+		return strings.Join(names, ", ")
+	}
+	for args, want := range map[string]string{
+		"--user bob":                            "of bob",
+		"--service-account nightly":             "minted",
+		"--scope read-write":                    "writer",
+		"--status revoked":                      "",
+		"--unused-since 2000-01-01T00:00:00Z":   "of bob, minted",
+		"--status active --user alice":          "writer",
+		"--status active --scope read --user x": "",
+	} {
+		if got := listed(strings.Fields(args)...); got != want {
+			t.Errorf("list %s: %q, want %q", args, got, want)
+		}
+	}
+	g.fails(1, "status", "list", "--organization", "acme", "--status", "dead")
+
+	for _, args := range []string{"", "--organization acme", "--user bob", "--organization acme --user bob " + minted["id"]} {
+		g.fails(1, "give", append([]string{"revoke"}, strings.Fields(args)...)...)
+	}
+	for args, want := range map[string]float64{"--minted-by " + writer["id"]: 1, "--user bob": 1, "--service-account nobody": 0} {
+		result, _ := g.must(append([]string{"revoke", "--organization", "acme"}, strings.Fields(args)...)...)
+		if result["revoked"] != want {
+			t.Errorf("revoke %s: %v, want %v", args, result, want)
+		}
+	}
+	if got := listed("--status", "revoked"); got != "of bob, minted" {
+		t.Errorf("revoked are %q", got)
+	}
+	g.requireStatus(401, "GET", "/", minted["key"])
+}
+
 func TestACaddyWithoutAPIKeysSaysSo(t *testing.T) {
 	g := startGateway(t, plainSite)
 	if err := g.reload("{\n\tadmin {$ADMIN}\n}\n"); err != nil {
