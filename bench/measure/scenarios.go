@@ -5,6 +5,7 @@ import (
 	"regexp"
 
 	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/child"
+	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/gateway"
 )
 
 // scenario is a gateway and a load, to be compared with stock Caddy under the
@@ -72,7 +73,7 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 	add(scenario{name: secureFloorName, with: hot(main, 1), http2: true}, "again", again)
 
 	for _, s := range l.stores {
-		ours := func() (*target, error) { return l.oursTarget(ctx, "ours-"+s.String(), s, "") }
+		ours := func() (*target, error) { return l.oursTarget(ctx, s, gateway.Config{Name: "ours-" + s.String()}) }
 		for _, keys := range []int{1, 10_000, 100_000} {
 			if keys <= s.keys {
 				add(scenario{name: hotName(keys, s.String()), with: hot(s, keys), ours: true}, "ours of "+s.String(), ours)
@@ -90,16 +91,15 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 		if s.keys >= hotKeys {
 			misses := credentials{file: s.tokens, scheme: "Bearer", take: hotKeys, writes: true}
 			add(scenario{name: missName(s.String()), with: misses, ours: true}, "misses of "+s.String(), func() (*target, error) {
-				return l.oursTarget(ctx, "misses-"+s.String(), s, "\tindex_size 1\n") // the least it can have
+				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-" + s.String(), Global: "\tindex_size 1\n"}) // the least it can have
 			})
 		}
 	}
 	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: hot(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
-		return l.oursTarget(ctx, "ours-gogc-100", main, "", "GOGC=100")
+		return l.oursTarget(ctx, main, gateway.Config{Name: "ours-gogc-100", Env: []string{"GOGC=100"}})
 	})
-	// What stands behind the brace is a global option of its own.
 	add(scenario{name: hotName(10_000, main.String()) + ", no log of the proxy", with: hot(main, 10_000), ours: true}, "no log", func() (*target, error) {
-		return l.oursTarget(ctx, "ours-no-log", main, "}\nlog {\n\texclude http.handlers.reverse_proxy\n")
+		return l.oursTarget(ctx, main, gateway.Config{Name: "ours-no-log", Log: "exclude http.handlers.reverse_proxy\n"})
 	})
 	add(scenario{name: "stock Caddy, GOGC=250", with: hot(main, 10_000)}, "GOGC=250", func() (*target, error) {
 		return l.stockTarget(ctx, "stock-gogc-250", "GOGC=250")

@@ -49,16 +49,15 @@ func (l *lab) stockTarget(ctx context.Context, name string, env ...string) (*tar
 	return l.caddyTarget(ctx, gateway.Config{Name: name, Binary: l.stock, Env: env, Site: l.proxy()})
 }
 
-// oursTarget starts a gateway over a copy of a store. options are lines of the
-// global option api_keys.
-func (l *lab) oursTarget(ctx context.Context, name string, s *keyStore, options string, env ...string) (*target, error) {
-	path, err := l.copy(s, name)
+// oursTarget starts a gateway over a copy of a store. What c has for the global
+// options stands in api_keys.
+func (l *lab) oursTarget(ctx context.Context, s *keyStore, c gateway.Config) (*target, error) {
+	path, err := l.copy(s, c.Name)
 	if err != nil {
 		return nil, err
 	}
-	t, err := l.caddyTarget(ctx, gateway.Config{
-		Name: name, Binary: l.ours, Env: env, Global: keysOption(path, options), Site: "api_keys\n" + l.proxy(),
-	})
+	c.Binary, c.Global, c.Site = l.ours, keysOption(path, c.Global), "api_keys\n"+l.proxy()
+	t, err := l.caddyTarget(ctx, c)
 	if err == nil {
 		t.checks = true
 	}

@@ -30,6 +30,8 @@ type Config struct {
 	Env   []string
 	// Global stands among the global options of the Caddyfile.
 	Global string
+	// Log stands in the block of the default log.
+	Log string
 	// Site stands in the site block.
 	Site string
 	// Certificate and Key are files; with them the site speaks TLS too.
@@ -85,7 +87,7 @@ func Prepare(c Config) (*Gateway, child.Command, error) {
 
 func (g *Gateway) caddyfile(c Config) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "{\n\tadmin %s\n\tpersist_config off\n\tauto_https off\n\tlog {\n\t\tlevel WARN\n\t}\n\tservers {\n\t\tprotocols h1 h2\n\t}\n%s}\n", g.Admin, indent(c.Global))
+	fmt.Fprintf(&text, "{\n\tadmin %s\n\tpersist_config off\n\tauto_https off\n\tlog {\n\t\tlevel WARN\n\t%s}\n\tservers {\n\t\tprotocols h1 h2\n\t}\n%s}\n", g.Admin, indent(c.Log), indent(c.Global))
 	fmt.Fprintf(&text, "http://%s {\n%s}\n", g.Address, indent(c.Site))
 	if c.Certificate != "" {
 		fmt.Fprintf(&text, "https://%s {\n\ttls %s %s\n%s}\n", g.Secure, c.Certificate, c.Key, indent(c.Site))
