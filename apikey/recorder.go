@@ -115,15 +115,14 @@ func (u *recorder) take(now int64, all bool) (entries, spilled []pendingUse) {
 		var later uint64
 		for ; word != 0; word &= word - 1 {
 			entry := uint64(i*64 + bits.TrailingZeros64(word))
-			before := len(entries)
+			if !all && x.mayWait(entry, now, u.resolution) {
+				later |= word & -word
+				continue
+			}
 			s := x.stripeOf(entry / ways)
 			s.mu.Lock()
 			entries = x.collect(entries, entry)
 			s.mu.Unlock()
-			if !all && !x.due(entries[before:], now, u.resolution) {
-				entries = entries[:before]
-				later |= word & -word
-			}
 		}
 		if later != 0 {
 			x.dirty[i].Or(later)
@@ -137,16 +136,12 @@ func (u *recorder) take(now int64, all bool) (entries, spilled []pendingUse) {
 	return entries, spilled
 }
 
-// due reports whether one of the uses that an entry collected is worth a write.
-func (x *index) due(uses []pendingUse, now int64, resolution time.Duration) bool {
-	for i := range uses {
-		p := &uses[i]
-		age := now - int64(x.word(p.entry, wordSaved).Load())
-		if p.client != nil || age >= resolution.Milliseconds() || age < 0 { // the clock jumped and came back
-			return true
-		}
-	}
-	return len(uses) == 0
+// mayWait reports whether an entry has collected uses, and nothing that is worth a
+// write now. All keys that are in use come by here at each flush.
+func (x *index) mayWait(entry uint64, now int64, resolution time.Duration) bool {
+	age := now - int64(x.word(entry, wordSaved).Load())
+	return age >= 0 && age < resolution.Milliseconds() && // else the clock jumped and came back
+		x.word(entry, wordCount).Load()&lowMask != 0 && x.clients[entry].Load() == nil
 }
 
 // done takes flushed usage out of where it was collected, or, when it could not
