@@ -55,7 +55,7 @@ func (g *Gate) answerSubrequest(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	if reason != apikey.ReasonNone && !g.Observe {
-		answer := refusal(reason, g.Realm)
+		answer := g.refusals[reason]
 		answer.SetHeaders(header)
 		status := answer.Status
 		if status == http.StatusBadRequest { // nginx would make a 500 of it

@@ -22,17 +22,12 @@ const (
 // format of its driver. When it fails in the middle, the connection is cut. Who
 // calls it must be the operator.
 func (h *Handler) ServeBackup(w http.ResponseWriter, r *http.Request, requestID string) {
-	if r.Method != http.MethodGet {
-		MethodNotAllowed("GET").Write(w, r, requestID)
-		return
-	}
-	keyring, err := h.Keyring()
-	if err != nil {
-		h.fail(w, r, requestID, err)
+	keyring := h.toRead(w, r, requestID)
+	if keyring == nil {
 		return
 	}
 	begun := false
-	err = keyring.Snapshot(r.Context(), func(size int64) (io.Writer, error) {
+	err := keyring.Snapshot(r.Context(), func(size int64) (io.Writer, error) {
 		begun = true
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
@@ -106,13 +101,8 @@ type checkResult struct {
 // JSON. When it fails in the middle, the connection is cut. Who calls it must be
 // the operator.
 func (h *Handler) ServeCheck(w http.ResponseWriter, r *http.Request, requestID string) {
-	if r.Method != http.MethodGet {
-		MethodNotAllowed("GET").Write(w, r, requestID)
-		return
-	}
-	keyring, err := h.Keyring()
-	if err != nil {
-		h.fail(w, r, requestID, err)
+	keyring := h.toRead(w, r, requestID)
+	if keyring == nil {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")

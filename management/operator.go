@@ -167,24 +167,33 @@ type exportedData struct {
 	Pepper    string `json:"pepper,omitempty"`
 }
 
-// ServeExport writes every key as a line of JSON, with the digest of its secret if
-// the query says hashes=true. When it fails in the middle, the connection is cut:
-// half an export must not pass for a whole one.
-func (h *Handler) ServeExport(w http.ResponseWriter, r *http.Request, requestID string) {
+// toRead returns the Keyring of a call that only reads, or nil when it was refused.
+func (h *Handler) toRead(w http.ResponseWriter, r *http.Request, requestID string) *apikey.Keyring {
 	if r.Method != http.MethodGet {
 		MethodNotAllowed("GET").Write(w, r, requestID)
-		return
+		return nil
 	}
 	keyring, err := h.Keyring()
 	if err != nil {
 		h.fail(w, r, requestID, err)
+		return nil
+	}
+	return keyring
+}
+
+// ServeExport writes every key as a line of JSON, with the digest of its secret if
+// the query says hashes=true. When it fails in the middle, the connection is cut:
+// half an export must not pass for a whole one.
+func (h *Handler) ServeExport(w http.ResponseWriter, r *http.Request, requestID string) {
+	keyring := h.toRead(w, r, requestID)
+	if keyring == nil {
 		return
 	}
 	hashes := r.URL.Query().Get("hashes") == "true"
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	lines, begun := json.NewEncoder(w), false
-	err = keyring.Export(r.Context(), func(e apikey.Exported) error {
+	err := keyring.Export(r.Context(), func(e apikey.Exported) error {
 		line := exportedData{keyData: newKeyData(&e.Key)}
 		if hashes {
 			line.Algorithm, line.Hash, line.Pepper = e.Algorithm, e.Hash, e.Pepper
