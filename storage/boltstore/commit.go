@@ -88,17 +88,21 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 		return group, err
 	}
 	rollback := func() error { return db.attempt(tx.Rollback) }
-	defer rollback()
+	defer func() {
+		_ = rollback()
+		db.idle.keep(db.last)
+	}()
 	id := tx.ID()
 	if id != db.last+1 {
 		return group, s.failed("writing", apikey.ErrUnavailable, errForeign)
 	}
 
 	dirty := false
+	w := s.newWriter(tx)
 	for i := 0; i < len(group); i++ {
-		w := &writer{reader: reader{store: s, tx: tx}}
+		w.forget()
 		group[i].turn <- w
-		if succeeded := <-group[i].ran; succeeded && len(w.writes) > 0 {
+		if succeeded := <-group[i].ran; succeeded && w.wrote {
 			if err := w.apply(); err != nil {
 				_ = rollback()
 				_, _ = s.reopen(db, err)

@@ -26,6 +26,7 @@ const lockTimeout = 3 * time.Second
 type database struct {
 	bolt *bolt.DB
 	file *os.File
+	idle idleReaders
 	lost atomic.Bool
 	last int // the transaction that was committed last; the committer's to use
 }
@@ -90,6 +91,7 @@ func openDatabase(path string, flags int) (*database, error) {
 	}
 	defer tx.Rollback()
 	db.last = tx.ID()
+	db.idle.keep(db.last)
 	return db, nil
 }
 
@@ -106,21 +108,30 @@ func (db *database) begin(writable bool) (tx *bolt.Tx, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if writable {
+		db.idle.end()
+	}
 	if err := db.attempt(func() (err error) {
 		tx, err = db.bolt.Begin(writable)
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	if tx.Size() > size {
-		// The file has grown since, or a part of it is gone. That need not
-		// fault: it may as well read as zeros.
-		if size, err = db.size(); err != nil || tx.Size() > size {
-			_ = tx.Rollback()
-			return nil, errors.Join(err, errCut)
-		}
+	if err := db.holds(tx); err != nil {
+		_ = tx.Rollback()
+		return nil, err
 	}
 	return tx, nil
+}
+
+// holds makes sure that the file has all that a transaction sees. If a part is gone
+// that need not fault: it may as well read as zeros.
+func (db *database) holds(tx *bolt.Tx) error {
+	size, err := db.size()
+	if err == nil && tx.Size() > size {
+		err = errCut
+	}
+	return err
 }
 
 // size returns the size of the file. bbolt has no use for the offset, and asking
@@ -146,5 +157,6 @@ func (db *database) close() error {
 	if db.lost.Load() {
 		return nil
 	}
+	db.idle.end()
 	return db.bolt.Close()
 }

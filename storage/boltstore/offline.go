@@ -110,7 +110,7 @@ func (e *examined) View(ctx context.Context, fn func(apikey.Reader) error) (err 
 	}
 	defer tx.Rollback()
 	defer e.store.recoverFault(&err)
-	return fn(&reader{store: e.store, tx: tx})
+	return fn(e.store.newReader(tx))
 }
 
 var errReadOnly = errors.New("it is open for reading only")

@@ -237,13 +237,29 @@ func (s *Store) View(ctx context.Context, fn func(apikey.Reader) error) (err err
 		return err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	_, tx, err := s.begin(false)
+	db, r, err := s.read()
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer db.idle.done(r)
 	defer s.recoverFault(&err)
-	return fn(&reader{store: s, tx: tx})
+	return fn(r)
+}
+
+// read returns a reader that sees the database as it was committed last.
+func (s *Store) read() (*database, *reader, error) {
+	if db := s.db.Load(); db != nil {
+		if r := db.idle.take(); r != nil && db.holds(r.tx) == nil {
+			return db, r, nil
+		} else if r != nil {
+			_ = r.tx.Rollback() // begin says what is wrong
+		}
+	}
+	db, tx, err := s.begin(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	return db, s.newReader(tx), nil
 }
 
 // recoverFault, deferred around a function of the caller, turns a memory fault

@@ -2,11 +2,8 @@ package boltstore
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -35,91 +32,35 @@ var buckets = func() (names [][]byte) {
 	return names
 }()
 
-// reader is the Reader of one transaction. What it hands out lies in the mapped
-// file and is gone when the transaction ends.
-type reader struct {
-	store *Store
-	tx    *bolt.Tx
-}
-
-func (r *reader) Get(t apikey.Table, key []byte) (value []byte, err error) {
-	name := buckets[t]
-	if err := guard(func() error {
-		if b := r.tx.Bucket(name); b != nil {
-			value = b.Get(key)
-		}
-		return nil
-	}); err != nil {
-		return nil, r.store.failed("reading", apikey.ErrUnavailable, err)
-	}
-	return value, nil
-}
-
-func (r *reader) Scan(t apikey.Table, within apikey.Range, yield func(key, value []byte) bool) (err error) {
-	name, yielding := buckets[t], false
-	defer func() {
-		if yielding {
-			return // a panic of the caller's own goes on
-		}
-		if p := recover(); p != nil {
-			err = r.store.failed("reading", apikey.ErrUnavailable, damage(p))
-		}
-	}()
-	b := r.tx.Bucket(name)
-	if b == nil {
-		return nil
-	}
-	c := b.Cursor()
-	for key, value := first(c, within); key != nil && contains(within, key); {
-		yielding = true
-		more := yield(key, value)
-		yielding = false
-		switch {
-		case !more:
-			return nil
-		case within.Reverse:
-			key, value = c.Prev()
-		default:
-			key, value = c.Next()
-		}
-	}
-	return nil
-}
-
-// first moves the cursor to the record at which a scan starts, if there is one.
-func first(c *bolt.Cursor, within apikey.Range) (key, value []byte) {
-	if !within.Reverse {
-		return c.Seek(within.From)
-	}
-	if len(within.To) > 0 {
-		if key, _ := c.Seek(within.To); key != nil {
-			return c.Prev()
-		}
-	}
-	return c.Last()
-}
-
-func contains(r apikey.Range, key []byte) bool {
-	return bytes.Compare(key, r.From) >= 0 && (len(r.To) == 0 || bytes.Compare(key, r.To) < 0)
-}
-
-// writer is the Tx of one update. What it writes waits here until the update has
-// succeeded, so that one that fails leaves nothing in the transaction that it
-// shares with others.
+// writer is the Tx of the updates of one transaction, one after the other. What an
+// update writes waits here until it has succeeded, so that one that fails leaves
+// nothing in the transaction that it shares with others.
 type writer struct {
-	reader
-	writes  map[place][]byte // nil deletes
-	deletes bool
+	*reader
+	writes         [][]write // for each table, in the order of their keys
+	wrote, deletes bool
+	room           []byte // for the bytes of keys and values
 }
 
-type place struct {
-	table apikey.Table
-	key   string
+type write struct {
+	key, value []byte // value nil deletes
+}
+
+func (s *Store) newWriter(tx *bolt.Tx) *writer {
+	return &writer{reader: s.newReader(tx), writes: make([][]write, len(buckets))}
+}
+
+// forget makes room for the next update. bbolt goes on using the bytes of the last.
+func (w *writer) forget() {
+	for t := range w.writes {
+		w.writes[t] = w.writes[t][:0]
+	}
+	w.wrote, w.deletes = false, false
 }
 
 func (w *writer) Get(t apikey.Table, key []byte) ([]byte, error) {
-	if value, written := w.writes[place{t, string(key)}]; written {
-		return value, nil
+	if at, written := w.find(t, key); written {
+		return w.writes[t][at].value, nil
 	}
 	return w.reader.Get(t, key)
 }
@@ -131,7 +72,7 @@ func (w *writer) Put(t apikey.Table, key, value []byte) error {
 	if len(value) > maxValueBytes {
 		return fmt.Errorf("putting into %s: a value has up to %d bytes, this one %d", t, maxValueBytes, len(value))
 	}
-	w.write(t, key, append([]byte{}, value...))
+	w.write(t, key, w.copy(value))
 	return nil
 }
 
@@ -141,43 +82,69 @@ func (w *writer) Delete(t apikey.Table, key []byte) error {
 	return nil
 }
 
-func (w *writer) write(t apikey.Table, key, value []byte) {
-	if w.writes == nil {
-		w.writes = make(map[place][]byte)
+// find returns where among the writes to a table that of a key is, or belongs. Most
+// updates write in the order of the keys.
+func (w *writer) find(t apikey.Table, key []byte) (at int, written bool) {
+	all := w.writes[t]
+	if last := len(all) - 1; last < 0 || bytes.Compare(all[last].key, key) < 0 {
+		return last + 1, false
 	}
-	w.writes[place{t, string(key)}] = value
+	return slices.BinarySearchFunc(all, key, func(w write, key []byte) int { return bytes.Compare(w.key, key) })
+}
+
+func (w *writer) write(t apikey.Table, key, value []byte) {
+	w.wrote = true
+	if at, written := w.find(t, key); written {
+		w.writes[t][at].value = value
+	} else {
+		w.writes[t] = slices.Insert(w.writes[t], at, write{w.copy(key), value})
+	}
+}
+
+// copy returns a copy of b, which is not nil.
+func (w *writer) copy(b []byte) []byte {
+	const least, most = 1 << 10, 16 << 10
+	if w.room == nil || cap(w.room)-len(w.room) < len(b) {
+		w.room = make([]byte, 0, max(least, min(2*cap(w.room), most), len(b)))
+	}
+	from := len(w.room)
+	w.room = append(w.room, b...)
+	return w.room[from:len(w.room):len(w.room)]
 }
 
 // apply hands the writes to bbolt, in the order of their keys: out of order, many
 // keys in one page take time in the square of their number.
 func (w *writer) apply() error {
 	return guard(func() error {
-		for _, at := range slices.SortedFunc(maps.Keys(w.writes), func(a, b place) int {
-			return cmp.Or(cmp.Compare(a.table, b.table), strings.Compare(a.key, b.key))
-		}) {
-			if err := w.set(at, w.writes[at]); err != nil {
+		for t, writes := range w.writes {
+			if len(writes) == 0 {
+				continue
+			}
+			b, err := w.tx.CreateBucketIfNotExists(buckets[t])
+			if err != nil {
 				return err
+			}
+			for i := range writes {
+				if err := writes[i].into(b, apikey.Table(t)); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
 }
 
-func (w *writer) set(at place, value []byte) error {
-	b, err := w.tx.CreateBucketIfNotExists(buckets[at.table])
-	if err != nil {
-		return err
-	}
-	if value == nil {
+func (w *write) into(b *bolt.Bucket, t apikey.Table) error {
+	if w.value == nil {
 		b.FillPercent = fillOfRest
-		return b.Delete([]byte(at.key))
+		return b.Delete(w.key)
 	}
 	// The bucket stays the same one until the transaction ends, so that one
 	// change decides for all.
-	if at.table == apikey.TableKeys && b.FillPercent != fillOfRest && b.Get([]byte(at.key)) == nil {
+	if t == apikey.TableKeys && b.FillPercent != fillOfRest && b.Get(w.key) == nil {
 		b.FillPercent = fillOfNew
 	} else {
 		b.FillPercent = fillOfRest
 	}
-	return b.Put([]byte(at.key), value)
+	return b.Put(w.key, w.value)
 }
