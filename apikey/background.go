@@ -50,7 +50,12 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 		k.observer.ClientChangesUntold(untold)
 	}
 	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error) error {
-		return k.update(ctx, "flush", fn)
+		began := time.Now()
+		err := k.update(ctx, "flush", fn)
+		if !all {
+			k.rest(ctx, start, time.Since(began))
+		}
+		return err
 	}, all)
 	if keys > 0 || err != nil {
 		k.observer.UsageFlushed(keys, time.Since(start), err)
@@ -62,6 +67,19 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 		return unavailable("writing usage", err)
 	}
 	return nil
+}
+
+// rest pauses between two slices of a flush for as long as one took, so that not all
+// that the gateway is asked meanwhile waits for the whole of it. A flush that has
+// taken long does not rest: usage must be in the store within the interval.
+func (k *Keyring) rest(ctx context.Context, start time.Time, took time.Duration) {
+	if time.Since(start)+took > k.flushEvery/2 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(took):
+	}
 }
 
 func (k *Keyring) flushUntil(ctx context.Context) {

@@ -1,10 +1,13 @@
 package apikey_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,6 +183,75 @@ func TestResolutionAndIntervalCanBeSet(t *testing.T) {
 			t.Errorf("100 seconds of use made %d writes, want one each 20 seconds", seen.flushed)
 		}
 	})
+}
+
+// slow is a store whose updates take some time, and that remembers when.
+type slow struct {
+	apikey.Store
+	mu           sync.Mutex
+	takes        time.Duration
+	began, ended []time.Time
+}
+
+func (s *slow) Update(ctx context.Context, fn func(apikey.Tx) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.began = append(s.began, time.Now())
+	defer func() { s.ended = append(s.ended, time.Now()) }()
+	time.Sleep(s.takes)
+	return s.Store.Update(ctx, fn)
+}
+
+// from sets what updates take from now on, and returns when those before were.
+func (s *slow) from(takes time.Duration) (began, ended []time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	began, ended, s.takes, s.began, s.ended = s.began, s.ended, takes, nil, nil
+	return began, ended
+}
+
+func TestLongFlushLeavesTimeBetweenItsSlicesWithinTheInterval(t *testing.T) {
+	const keys, parts, interval = 3000, 3, 10 * time.Second
+	for name, c := range map[string]struct{ takes, rests time.Duration }{
+		"a quick store":             {takes: 100 * time.Millisecond, rests: 100 * time.Millisecond},
+		"a store with time to lose": {takes: 2 * time.Second, rests: 2 * time.Second},
+		"one with none":             {takes: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &slow{Store: storagetest.NewMemory()}
+				k, err := apikey.Open(store, apikey.Settings{FlushInterval: interval, Capacity: 1 << 15}, apikey.Policy{}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer k.Close()
+				made, err := k.IssueMany(ctx, operator, slices.Repeat([]apikey.Issue{{Name: "n", UserID: "u"}}, keys))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range made {
+					v, err := k.Verify(ctx, made[i].Token)
+					if err != nil {
+						t.Fatal(err)
+					}
+					k.Use(&v, "192.0.2.1", "ua")
+				}
+				store.from(c.takes)
+				time.Sleep(2*interval - time.Nanosecond)
+				synctest.Wait()
+				began, ended := store.from(0)
+				if len(ended) != parts {
+					t.Fatalf("%d slices were written, want %d", len(ended), parts)
+				}
+				if pause := began[1].Sub(ended[0]); pause != c.rests {
+					t.Errorf("%v between two slices, want %v", pause, c.rests)
+				}
+				if took := ended[parts-1].Sub(began[0]); took > interval {
+					t.Errorf("the flush took %v", took)
+				}
+			})
+		})
+	}
 }
 
 func TestUsageOutlivesFlushesThatFail(t *testing.T) {
