@@ -57,8 +57,8 @@ type Gate struct {
 	ReadRoutes map[string][]string `json:"read_routes,omitempty"`
 
 	// A header that may carry the key in place of `Authorization`. Caddy's
-	// access log shows it, unless the log filter `api_key` is used. Default:
-	// none.
+	// access log shows it, unless it is written in the format `api_keys`.
+	// Default: none.
 	Header string `json:"header,omitempty"`
 
 	// Leave the key in the request to the upstream. Default: false.

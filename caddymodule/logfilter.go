@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -9,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/logging"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -94,12 +97,37 @@ func (f *LogFilter) Filter(in zapcore.Field) zapcore.Field {
 	switch value := in.Interface.(type) {
 	case zapcore.ObjectMarshaler:
 		in.Interface = redactedObject{f, value}
+		return in
 	case zapcore.ArrayMarshaler:
 		in.Interface = redactedArray{f, value}
-	default:
-		in.String = redact(in.String)
+		return in
+	}
+	if text := textOfField(&in); redact(text) != text {
+		return zap.String(in.Key, redact(text))
 	}
 	return in
+}
+
+// textOfField is the text that a field adds to a line, if it can hold a token.
+func textOfField(in *zapcore.Field) (text string) {
+	defer func() {
+		_ = recover() // a nil of some type, of which zap makes text by itself
+	}()
+	switch in.Type {
+	case zapcore.StringType:
+		return in.String
+	case zapcore.ByteStringType:
+		return string(in.Interface.([]byte))
+	case zapcore.ErrorType:
+		return in.Interface.(error).Error()
+	case zapcore.StringerType:
+		return in.Interface.(fmt.Stringer).String()
+	case zapcore.ReflectType:
+		if text, err := json.Marshal(in.Interface); err == nil {
+			return string(text)
+		}
+	}
+	return ""
 }
 
 func (f *LogFilter) secret(name string) bool {
