@@ -235,14 +235,38 @@ func (c *checker) organizations(ctx context.Context) error {
 
 func (c *checker) usage(ctx context.Context) error {
 	// Usage without a key is no fault: it may be written after the key went.
-	return c.each(ctx, TableUsage, func(_ Reader, v *visited, value []byte) error {
+	return c.each(ctx, TableUsage, func(tx Reader, v *visited, value []byte) error {
 		if len(v.key) != len(ID{}) {
 			v.problem = problemNotID
-		} else if _, err := decodeUsage(ID(v.key), value); err != nil {
-			v.problem = err.Error()
+			return nil
 		}
+		last, err := lastUsed(ID(v.key), value)
+		if err != nil {
+			v.problem = "reading the usage of keys from this one on: " + err.Error()
+			return nil
+		}
+		if next, _, err := findUsageBlock(tx, last); err != nil || next.from == ID(v.key) {
+			return err
+		}
+		v.problem = "has the usage of keys that belong to the next"
 		return nil
 	}, nil)
+}
+
+// lastUsed returns the last key of a block of usage, whose every row it looks at.
+func lastUsed(from ID, value []byte) (last ID, err error) {
+	b := usageBlock{from: from}
+	err = b.open(value)
+	for err == nil && b.rows != "" {
+		var row string
+		if last, row, err = b.cut(); err == nil {
+			_, err = b.usage(row)
+		}
+		if err == nil && last.compare(from) < 0 {
+			err = errDamaged
+		}
+	}
+	return last, err
 }
 
 func (c *checker) calls(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"time"
@@ -67,6 +68,16 @@ func (id ID) appendDigits(dst []byte) []byte {
 // time returns when the id was made.
 func (id ID) time() time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(append([]byte{0, 0}, id[:6]...)))).UTC()
+}
+
+// compare returns how two ids stand in order, as cmp.Compare does.
+func (id ID) compare(other ID) int {
+	high, low := halves(id)
+	otherHigh, otherLow := halves(other)
+	if high != otherHigh {
+		return cmp.Compare(high, otherHigh)
+	}
+	return cmp.Compare(low, otherLow)
 }
 
 // next returns the id that follows in order.

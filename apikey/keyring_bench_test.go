@@ -2,6 +2,7 @@ package apikey_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 
@@ -138,6 +139,45 @@ func BenchmarkUse(b *testing.B) {
 			}
 		})
 	})
+}
+
+// BenchmarkFlush measures what it costs to bring a use to the store: of few keys
+// among those that were used, as in a second of a gateway, and of all.
+func BenchmarkFlush(b *testing.B) {
+	const keys = 100_000
+	k, made := filled(b, openBolt(b), keys)
+	verdicts := make([]apikey.Verdict, keys)
+	use := func(i int) {
+		v := &verdicts[i]
+		var err error
+		if *v, err = k.Verify(ctx, made[i].Token); err != nil || !v.Allowed() {
+			b.Fatal(v.Reason, err)
+		}
+		k.Use(v, "192.0.2.1", "curl/8.5.0")
+	}
+	flush := func() {
+		if err := k.Flush(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range made {
+		use(i)
+	}
+	flush()
+	for _, uses := range []int{1_000, 10_000, keys} {
+		b.Run(fmt.Sprintf("uses=%d", uses), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				for _, i := range rand.Perm(keys)[:uses] {
+					use(i)
+				}
+				b.StartTimer()
+				flush()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*uses), "ns/use")
+		})
+	}
 }
 
 func BenchmarkClock(b *testing.B) {

@@ -64,6 +64,8 @@ func (m *moves) find(id ID, before, after *Usage, now int64) *ClientChange {
 	}
 	c := &ClientChange{KeyID: id, Network: network, UserAgent: userAgent, Before: *before, After: *after}
 	c.Before.Count, c.After.Count = 0, 0
+	c.Before.LastUsedUserAgent = strings.Clone(before.LastUsedUserAgent) // from the store's memory
+	c.After.LastUsedUserAgent = strings.Clone(after.LastUsedUserAgent)
 	return c
 }
 

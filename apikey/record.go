@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"net/netip"
 )
 
 // record is a key as the store holds it. Its value is drawn here; texts are a
@@ -70,16 +69,17 @@ func checksum(id ID, value []byte) uint32 {
 	return crc32.Update(crc32.Checksum(id[:], castagnoli), castagnoli, value)
 }
 
-// unseal returns the value without its checksum, when it has the version.
-func unseal(id ID, sealed []byte, version byte) ([]byte, error) {
+// unseal returns the value without its version and checksum. newest is the last
+// version that is known.
+func unseal(id ID, sealed []byte, newest byte) (value []byte, version byte, err error) {
 	n := len(sealed) - 4
 	if n < 1 || binary.BigEndian.Uint32(sealed[n:]) != checksum(id, sealed[:n]) {
-		return nil, errDamaged
+		return nil, 0, errDamaged
 	}
-	if sealed[0] != version {
-		return nil, fmt.Errorf("record has version %d, this program reads %d: a newer one wrote it", sealed[0], version)
+	if version = sealed[0]; version < 1 || version > newest {
+		return nil, 0, fmt.Errorf("record has version %d, this program reads up to %d: a newer one wrote it", version, newest)
 	}
-	return sealed[:n], nil
+	return sealed[1:n], version, nil
 }
 
 // owner returns the id of the user or service account that the key belongs to.
@@ -148,11 +148,11 @@ func (r *record) encode() []byte {
 }
 
 func decodeRecord(id ID, sealed []byte) (*record, error) {
-	value, err := unseal(id, sealed, recordVersion)
+	value, _, err := unseal(id, sealed, recordVersion)
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", id, err)
 	}
-	p := parser{rest: string(value[1:])} // one copy, for all texts
+	p := parser{rest: string(value)} // one copy, for all texts
 	r := &record{Key: Key{ID: id, CreatedAt: id.time()}}
 	flags := uint64(p.int())
 	r.digest.algorithm = algorithm(p.byte())
@@ -209,40 +209,6 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 			id, r.digest.algorithm)
 	}
 	return r, nil
-}
-
-// A usage record: version (1 byte), time, count (uvarint), address and user
-// agent (texts; an IPv4 address is 4 bytes, IPv6 16), checksum as above.
-const usageVersion = 1
-
-func (u *Usage) encode(id ID) []byte {
-	b := make([]byte, 0, 64+len(u.LastUsedUserAgent))
-	b = append(b, usageVersion)
-	b = binary.AppendUvarint(b, uint64(toMillis(u.LastUsedAt)))
-	b = binary.AppendUvarint(b, u.Count)
-	b = appendText(b, string(u.LastUsedIP.AsSlice()))
-	b = appendText(b, u.LastUsedUserAgent)
-	return seal(id, b)
-}
-
-// decodeUsage reads a usage record; no record is no usage.
-func decodeUsage(id ID, sealed []byte) (u Usage, err error) {
-	if sealed == nil {
-		return u, nil
-	}
-	value, err := unseal(id, sealed, usageVersion)
-	if err != nil {
-		return u, fmt.Errorf("reading the usage of key %s: %w", id, err)
-	}
-	p := parser{rest: string(value[1:])}
-	u.LastUsedAt = fromMillis(p.int())
-	u.Count = uint64(p.int())
-	u.LastUsedIP, _ = netip.AddrFromSlice(bytesOf(p.take(int(p.int()))))
-	u.LastUsedUserAgent = p.text()
-	if p.failed || len(p.rest) != 0 {
-		return Usage{}, fmt.Errorf("reading the usage of key %s: %w", id, errDamaged)
-	}
-	return u, nil
 }
 
 func appendText(b []byte, text string) []byte {

@@ -6,10 +6,46 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
+
+type keyUsage struct {
+	id ID
+	Usage
+}
+
+// readBlock returns what a stored block holds.
+func readBlock(from ID, value []byte) (usages []keyUsage, err error) {
+	if _, err := lastUsed(from, value); err != nil {
+		return nil, err
+	}
+	b := usageBlock{from: from}
+	for err = b.open(value); err == nil && b.rows != ""; {
+		var u keyUsage
+		var row string
+		if u.id, row, err = b.cut(); err == nil {
+			u.Usage, err = b.usage(row)
+		}
+		u.LastUsedUserAgent = strings.Clone(u.LastUsedUserAgent)
+		usages = append(usages, u)
+	}
+	return usages, err
+}
+
+// storedBlock returns a block as it is stored.
+func storedBlock(from ID, usages []keyUsage) []byte {
+	store, w := tables{}, usageRows{}
+	for i := range usages {
+		w.add(usages[i].id, &usages[i].Usage)
+	}
+	if err := w.writeAs(store, from); err != nil {
+		panic(err)
+	}
+	return store[TableUsage.String()+string(from[:])]
+}
 
 func unhex(text string) []byte {
 	b, err := hex.DecodeString(text)
@@ -57,16 +93,48 @@ var goldenRecords = map[string]struct {
 }
 
 var goldenUsages = map[string]struct {
-	stored string
-	usage  Usage
+	stored  string
+	usages  []keyUsage
+	written bool // or of a version that is only read
 }{
-	"IPv4": {"01c8dbc1a28c34ac0204c00002070a6375726c2f382e352e30c4ee712e", Usage{
+	"of one key, IPv4": {stored: "01c8dbc1a28c34ac0204c00002070a6375726c2f382e352e30c4ee712e", usages: []keyUsage{{goldenID, Usage{
 		LastUsedAt: time.UnixMilli(1790000000456).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "curl/8.5.0", Count: 300,
-	}},
-	"IPv6": {"0101011020010db80000000000000000000000010059b90d82", Usage{
+	}}}},
+	"of one key, IPv6": {stored: "0101011020010db80000000000000000000000010059b90d82", usages: []keyUsage{{goldenID, Usage{
 		LastUsedAt: time.UnixMilli(1).UTC(), LastUsedIP: netip.MustParseAddr("2001:db8::1"), Count: 1,
-	}},
-	"no client": {"0101010000640eae4b", Usage{LastUsedAt: time.UnixMilli(1).UTC(), Count: 1}},
+	}}}},
+	"of one key, no client": {stored: "0101010000640eae4b", usages: []keyUsage{{goldenID, Usage{LastUsedAt: time.UnixMilli(1).UTC(), Count: 1}}}},
+	"a block of one key": {
+		"020b0a6375726c2f382e352e300197a5b4c3d27e8f9a0b1c2d3e4f5061c8dbc1a28c34ac0204c0000207017b4f7df5",
+		[]keyUsage{{goldenID, Usage{
+			LastUsedAt: time.UnixMilli(1790000000456).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "curl/8.5.0", Count: 300,
+		}}},
+		true,
+	},
+	"a block of several": {
+		"021e0a6375726c2f382e352e3012476f2d687474702d636c69656e742f312e310197a5b4c3d27e8f9a0b1c2d3e4f5061c8db" +
+			"c1a28c34ac0204c0000207010197a5b4c3d27e8f9a0b1c2d3e4f5062c9dbc1a28c340104c0000207020197a5b4c3d3700080" +
+			"0000000000000a01011020010db8000000000000000000000001000197a5b4c3d47000800000000000000b0102000190af4f" +
+			"d4",
+		[]keyUsage{
+			{goldenID, Usage{
+				LastUsedAt: time.UnixMilli(1790000000456).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "curl/8.5.0", Count: 300,
+			}},
+			{ID(unhex("0197a5b4c3d27e8f9a0b1c2d3e4f5062")), Usage{
+				LastUsedAt: time.UnixMilli(1790000000457).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "Go-http-client/1.1", Count: 1,
+			}},
+			{ID(unhex("0197a5b4c3d37000800000000000000a")), Usage{
+				LastUsedAt: time.UnixMilli(1).UTC(), LastUsedIP: netip.MustParseAddr("2001:db8::1"), Count: 1,
+			}},
+			{ID(unhex("0197a5b4c3d47000800000000000000b")), Usage{LastUsedAt: time.UnixMilli(1).UTC(), LastUsedUserAgent: "curl/8.5.0", Count: 2}},
+		},
+		true,
+	},
+	"a block that lost its first keys": {
+		"02000197a5b4c3d47000800000000000000b01020000f6163668",
+		[]keyUsage{{ID(unhex("0197a5b4c3d47000800000000000000b")), Usage{LastUsedAt: time.UnixMilli(1).UTC(), Count: 2}}},
+		true,
+	},
 }
 
 func TestStoredFormatHasNotChanged(t *testing.T) {
@@ -80,10 +148,10 @@ func TestStoredFormatHasNotChanged(t *testing.T) {
 		}
 	}
 	for name, golden := range goldenUsages {
-		if got := hex.EncodeToString(golden.usage.encode(goldenID)); got != golden.stored {
+		if got := hex.EncodeToString(storedBlock(goldenID, golden.usages)); golden.written && got != golden.stored {
 			t.Errorf("usage %q is stored as %s", name, got)
 		}
-		if got, err := decodeUsage(goldenID, unhex(golden.stored)); err != nil || got != golden.usage {
+		if got, err := readBlock(goldenID, unhex(golden.stored)); err != nil || !slices.Equal(got, golden.usages) {
 			t.Errorf("usage %q is read as %+v, %v", name, got, err)
 		}
 	}
@@ -151,7 +219,7 @@ func readRecord(id ID, value []byte) error {
 }
 
 func readUsage(id ID, value []byte) error {
-	_, err := decodeUsage(id, value)
+	_, err := readBlock(id, value)
 	return err
 }
 
@@ -196,9 +264,9 @@ func TestStoredValueIsBoundToItsKey(t *testing.T) {
 func TestValueOfANewerVersionIsAnErrorThatSaysSo(t *testing.T) {
 	for name, s := range stored() {
 		newer := bytes.Clone(s.value[:len(s.value)-4])
-		newer[0] = 2
+		newer[0] = 3
 		err := s.read(goldenID, seal(goldenID, newer))
-		if err == nil || errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), "newer") {
+		if err == nil || errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "newer") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -241,11 +309,19 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		}
 	}
 	for name, value := range map[string][]byte{
-		"version only":        seal(goldenID, []byte{1}),
-		"something behind it": seal(goldenID, []byte{1, 1, 1, 0, 0, 0}),
-		"address too long":    seal(goldenID, []byte{1, 1, 1, 9, 0}),
+		"version only":           seal(goldenID, []byte{1}),
+		"something behind it":    seal(goldenID, []byte{1, 1, 1, 0, 0, 0}),
+		"address too long":       seal(goldenID, []byte{1, 1, 1, 9, 0}),
+		"no key in a block":      seal(goldenID, []byte{2, 0}),
+		"half of a key":          seal(goldenID, append([]byte{2, 0}, goldenID[:9]...)),
+		"a user agent of none":   seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{1, 1, 0, 1})),
+		"half of a user agent":   seal(goldenID, slices.Concat([]byte{2, 2, 2, 'a'}, goldenID[:], []byte{1, 1, 0, 1})),
+		"address of 17 bytes":    seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{1, 1, 17}, make([]byte, 18))),
+		"a key before its block": seal(goldenID, slices.Concat([]byte{2, 0}, make([]byte, 16), []byte{1, 1, 0, 0})),
+		"a key twice":            seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{1, 1, 0, 0}, goldenID[:], []byte{1, 1, 0, 0})),
+		"numbers of 11 bytes":    seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], bytes.Repeat([]byte{0xff}, 11), []byte{1, 1, 0, 0})),
 	} {
-		if _, err := decodeUsage(goldenID, value); !errors.Is(err, errDamaged) {
+		if _, err := readBlock(goldenID, value); !errors.Is(err, errDamaged) {
 			t.Errorf("usage, %s: %v", name, err)
 		}
 	}
@@ -260,10 +336,12 @@ func TestReadRecordKeepsNothingOfTheStore(t *testing.T) {
 			t.Errorf("%s changed with the bytes that it was read from", name)
 		}
 	}
-	value := unhex(goldenUsages["IPv4"].stored)
-	got, _ := decodeUsage(goldenID, value)
-	if clear(value); got != goldenUsages["IPv4"].usage {
-		t.Error("usage changed with the bytes that it was read from")
+	for name, golden := range goldenUsages {
+		value := unhex(golden.stored)
+		got, _ := readBlock(goldenID, value)
+		if clear(value); !slices.Equal(got, golden.usages) {
+			t.Errorf("usage %s changed with the bytes that it was read from", name)
+		}
 	}
 }
 
@@ -285,8 +363,8 @@ func FuzzDecodeRecord(f *testing.F) {
 					t.Errorf("%x is read as %+v, and that as %+v, %v", sealed, r, again, err)
 				}
 			}
-			if u, err := decodeUsage(id, sealed); err == nil {
-				if again, err := decodeUsage(id, u.encode(id)); err != nil || again != u {
+			if u, err := readBlock(id, sealed); err == nil {
+				if again, err := readBlock(id, storedBlock(id, u)); err != nil || !slices.Equal(again, u) {
 					t.Errorf("%x is read as %+v, and that as %+v, %v", sealed, u, again, err)
 				}
 			}

@@ -1,9 +1,7 @@
 package apikey
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"math/bits"
 	"slices"
 	"sync"
@@ -22,6 +20,7 @@ type recorder struct {
 	index      *index
 	resolution time.Duration
 	moves      moves
+	writer     usageWriter
 
 	mu      sync.Mutex
 	spill   map[ID]*pendingUse
@@ -89,21 +88,26 @@ func (u *recorder) takeDropped() int {
 }
 
 // size returns how many keys have usage to flush.
-func (u *recorder) size() (keys int) {
-	for i := range u.index.dirty {
-		keys += bits.OnesCount64(u.index.dirty[i].Load())
-	}
+func (u *recorder) size() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return keys + len(u.spill)
+	return u.index.dirtyEntries() + len(u.spill)
 }
 
-// take returns what is to be flushed now. Uses that only moved the time wait
-// until the last write of their key is as old as the resolution, unless all is
+func (x *index) dirtyEntries() (n int) {
+	for i := range x.dirty {
+		n += bits.OnesCount64(x.dirty[i].Load())
+	}
+	return n
+}
+
+// take returns what is to be flushed now of the entries. Uses that only moved the time
+// wait until the last write of their key is as old as the resolution, unless all is
 // asked for.
-func (u *recorder) take(now int64, all bool) (entries, spilled []pendingUse) {
+func (u *recorder) take(now int64, all bool) []pendingUse {
 	x := u.index
 	all = x.crowded.Swap(false) || all
+	uses := make([]pendingUse, 0, x.dirtyEntries())
 	for i := range x.dirty {
 		word := x.dirty[i].Load()
 		if word == 0 {
@@ -121,19 +125,14 @@ func (u *recorder) take(now int64, all bool) (entries, spilled []pendingUse) {
 			}
 			s := x.stripeOf(entry / ways)
 			s.mu.Lock()
-			entries = x.collect(entries, entry)
+			uses = x.collect(uses, entry)
 			s.mu.Unlock()
 		}
 		if later != 0 {
 			x.dirty[i].Or(later)
 		}
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, p := range u.spill {
-		spilled = append(spilled, *p)
-	}
-	return entries, spilled
+	return uses
 }
 
 // mayWait reports whether an entry has collected uses, and nothing that is worth a
@@ -144,77 +143,60 @@ func (x *index) mayWait(entry uint64, now int64, resolution time.Duration) bool 
 		x.word(entry, wordCount).Load()&lowMask != 0 && x.clients[entry].Load() == nil
 }
 
-// done takes flushed usage out of where it was collected, or, when it could not
-// be written, sees to it that it comes again.
-func (u *recorder) done(p *pendingUse, spilled bool, now int64, err error) {
-	switch {
-	case !spilled && err != nil:
+// done takes flushed usage out of the entry where it was collected, or, when it could
+// not be written, sees to it that it comes again.
+func (u *recorder) done(p *pendingUse, now int64, err error) {
+	if err != nil {
 		u.index.dirty[p.entry/64].Or(1 << (p.entry % 64))
-	case !spilled:
-		u.index.flushed(p, now)
-	case err == nil:
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		if kept := u.spill[p.id]; kept.count == p.count && kept.client == p.client {
-			delete(u.spill, p.id)
-		} else {
-			kept.count -= p.count
-		}
+		return
 	}
+	u.index.flushed(p, now)
+}
+
+// doneSpilled takes flushed usage out of the spill.
+func (u *recorder) doneSpilled(p *pendingUse, _ int64, err error) {
+	if err != nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if kept := u.spill[p.id]; kept.count == p.count && kept.client == p.client {
+		delete(u.spill, p.id)
+	} else {
+		kept.count -= p.count
+	}
+}
+
+// spilled returns a copy of the spill.
+func (u *recorder) spilled() (uses []pendingUse) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, p := range u.spill {
+		uses = append(uses, *p)
+	}
+	return uses
 }
 
 // flush writes collected usage to the store, sorted, a slice at a time.
 func (u *recorder) flush(ctx context.Context, now int64, update func(context.Context, func(Tx) error) error, all bool) (keys int, err error) {
-	entries, spilled := u.take(now, all)
-	for i, uses := range [][]pendingUse{entries, spilled} {
-		slices.SortFunc(uses, func(a, b pendingUse) int { return bytes.Compare(a.id[:], b.id[:]) })
+	write := func(uses []pendingUse, done func(p *pendingUse, now int64, err error)) {
+		slices.SortFunc(uses, func(a, b pendingUse) int { return a.id.compare(b.id) })
 		for part := range slices.Chunk(uses, flushSlice) {
-			failed := err
-			if failed == nil {
-				failed = update(ctx, func(tx Tx) error { return writeUses(tx, part, &u.moves, now) })
+			if err == nil {
+				err = update(ctx, func(tx Tx) error { return u.writer.write(tx, part, &u.moves, now) })
 			}
-			for n := range part {
-				u.done(&part[n], i == 1, now, failed)
-				if failed == nil {
-					u.moves.keep(part[n].moved, now)
+			for i := range part {
+				done(&part[i], now, err)
+				if err == nil {
+					u.moves.keep(part[i].moved, now)
 				}
-				part[n].moved = nil
 			}
-			if err = failed; err == nil {
+			if err == nil {
 				keys += len(part)
 			}
 		}
 	}
+	write(u.take(now, all), u.done)
+	write(u.spilled(), u.doneSpilled)
 	return keys, err
-}
-
-// writeUses adds uses to the usage in the store. It may run again after an
-// outcome that is unknown, and then finds what it wrote before.
-func writeUses(tx Tx, uses []pendingUse, moves *moves, now int64) error {
-	for i := range uses {
-		p := &uses[i]
-		stored, err := tx.Get(TableUsage, p.id[:])
-		if err != nil {
-			return err
-		}
-		if p.written == nil || !slices.Equal(stored, p.written) {
-			usage, err := decodeUsage(p.id, stored)
-			if errors.Is(err, errDamaged) {
-				usage = Usage{} // usage is worth less than the key's going on
-			} else if err != nil {
-				return err
-			}
-			before := usage
-			p.addTo(&usage)
-			p.moved = nil
-			if p.client != nil {
-				p.moved = moves.find(p.id, &before, &usage, now)
-			}
-			p.written = usage.encode(p.id)
-		}
-		if err := tx.Put(TableUsage, p.id[:], p.written); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,8 +1,11 @@
 package apikey
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -41,10 +44,31 @@ var errLost = errors.New("lost")
 // tables is the least that a flush needs of a store.
 type tables map[string][]byte
 
-func (s tables) Get(t Table, key []byte) ([]byte, error)               { return s[t.String()+string(key)], nil }
-func (s tables) Put(t Table, key, value []byte) error                  { s[t.String()+string(key)] = value; return nil }
-func (s tables) Delete(Table, []byte) error                            { return nil }
-func (s tables) Scan(Table, Range, func(key, value []byte) bool) error { return nil }
+func (s tables) Get(t Table, key []byte) ([]byte, error) { return s[t.String()+string(key)], nil }
+func (s tables) Put(t Table, key, value []byte) error {
+	s[t.String()+string(key)] = bytes.Clone(value)
+	return nil
+}
+func (s tables) Delete(t Table, key []byte) error { delete(s, t.String()+string(key)); return nil }
+
+func (s tables) Scan(t Table, within Range, yield func(key, value []byte) bool) error {
+	var keys []string
+	for name := range s {
+		key, ok := strings.CutPrefix(name, t.String())
+		if ok && key >= string(within.From) && (len(within.To) == 0 || key < string(within.To)) {
+			keys = append(keys, key)
+		}
+	}
+	if slices.Sort(keys); within.Reverse {
+		slices.Reverse(keys)
+	}
+	for _, key := range keys {
+		if !yield([]byte(key), s[t.String()+key]) {
+			break
+		}
+	}
+	return nil
+}
 
 func (s tables) View(_ context.Context, fn func(Reader) error) error { return fn(s) }
 func (s tables) Update(_ context.Context, fn func(Tx) error) error   { return fn(s) }
@@ -107,7 +131,7 @@ func TestUseThatComesDuringAFlushIsNotTakenForFlushed(t *testing.T) {
 			t.Errorf("%s: what came meanwhile is gone", name)
 		}
 		flush(func(*recorder, ID) {})
-		got, err := decodeUsage(id, store[TableUsage.String()+string(id[:])])
+		got, err := usageOf(store, id)
 		if err != nil || got.Count != count || got.LastUsedUserAgent != "later" || got.LastUsedIP.String() != "192.0.2.2" || got.LastUsedAt.UnixMilli() != 20 {
 			t.Errorf("%s: the store has %+v, %v", name, got, err)
 		}
@@ -138,7 +162,7 @@ func TestClientLeftInAnotherKeysEntryReachesItsOwn(t *testing.T) {
 	}
 	want := func(when string, id ID, agent string, count uint64) {
 		t.Helper()
-		got, err := decodeUsage(id, store[TableUsage.String()+string(id[:])])
+		got, err := usageOf(store, id)
 		if err != nil || got.LastUsedUserAgent != agent || got.Count != count {
 			t.Errorf("%s: the key has %+v, %v, want %s and %d", when, got, err, agent, count)
 		}
@@ -222,7 +246,7 @@ func TestFlushThatFailsIsTriedAgainWithTheSameUses(t *testing.T) {
 		t.Errorf("%d keys, %v, %d wait", keys, err, u.size())
 	}
 	for _, id := range indexIDs(2500) {
-		if got, err := decodeUsage(id, store[TableUsage.String()+string(id[:])]); err != nil || got.Count != 1 {
+		if got, err := usageOf(store, id); err != nil || got.Count != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	}
@@ -316,7 +340,7 @@ func TestEntryWithAUseInItDoesNotRetire(t *testing.T) {
 	}
 }
 
-// A write whose answer was lost is found by the bytes that it left.
+// A write whose answer was lost is found by what it left.
 func TestUsageIsNotCountedTwiceWhenTheAnswerOfItsWriteIsLost(t *testing.T) {
 	u, store, id := spilling(), tables{}, ID{15: 1}
 	for range 5 {
@@ -335,7 +359,7 @@ func TestUsageIsNotCountedTwiceWhenTheAnswerOfItsWriteIsLost(t *testing.T) {
 	}, true); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := decodeUsage(id, store[TableUsage.String()+string(id[:])]); err != nil || got.Count != 5 {
+	if got, err := usageOf(store, id); err != nil || got.Count != 5 {
 		t.Errorf("%+v, %v, want 5 uses", got, err)
 	}
 }

@@ -63,7 +63,7 @@ func (r *record) removeFrom(tx Tx) error {
 		count(tx, countIssued, -1),
 		count(tx, state, -1),
 		r.countDigest(tx, -1),
-		tx.Delete(TableUsage, r.ID[:]),
+		removeUsage(tx, r.ID),
 		tx.Delete(TableOrganizations, organizationKey(r.OrganizationID, r.ID)),
 		tx.Delete(TableKeys, r.ID[:]),
 	)

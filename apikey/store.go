@@ -17,7 +17,8 @@ const (
 	TableKeys Table = iota
 	// TableOrganizations lists the key ids of each organization.
 	TableOrganizations
-	// TableUsage holds the usage of each key that was ever used, by key id.
+	// TableUsage holds the usage of each key that was ever used, in blocks of
+	// keys whose ids are neighbours, by the first id that a block may hold.
 	TableUsage
 	// TableCounts holds the number of keys in each state.
 	TableCounts

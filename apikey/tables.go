@@ -25,11 +25,8 @@ func getOwn(tx Reader, by Principal, id ID) (*record, error) {
 }
 
 func addUsage(tx Reader, key *Key, pending []pendingUse) error {
-	value, err := tx.Get(TableUsage, key.ID[:])
-	if err != nil {
-		return err
-	}
-	if key.Usage, err = decodeUsage(key.ID, value); err != nil {
+	var err error
+	if key.Usage, err = usageOf(tx, key.ID); err != nil {
 		return err
 	}
 	for i := range pending {

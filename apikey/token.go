@@ -118,3 +118,6 @@ func containsToken(text string, prefixes []string) bool {
 // bytesOf lends the bytes of s, for functions that only read them: a copy would
 // cost every request an allocation.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+// textOf lends b as a text, for as long as nobody changes it.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -123,8 +123,10 @@ type pendingUse struct {
 	client *client // nil: as it was
 	entry  uint64  // where it was collected
 
-	written []byte        // what the last attempt to flush it wrote
-	moved   *ClientChange // what that changes much
+	wrote      bool // an attempt to flush it has, and left these
+	wroteCount uint64
+	wroteUsed  int64
+	moved      *ClientChange // what that changes much
 }
 
 // collect appends a copy of what an entry has collected to uses. The stripe must

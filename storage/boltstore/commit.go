@@ -98,9 +98,11 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 	}
 
 	dirty := false
-	w := s.newWriter(tx)
+	w := &s.writer
+	w.begin(s, tx)
+	defer w.end()
 	for i := 0; i < len(group); i++ {
-		w.forget()
+		w.next()
 		group[i].turn <- w
 		if succeeded := <-group[i].ran; succeeded && w.wrote {
 			if err := w.apply(); err != nil {

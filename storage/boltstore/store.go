@@ -53,6 +53,7 @@ type Store struct {
 	failure error     // why it could not be opened last
 
 	queue   chan *update
+	writer  writer // the committer's
 	closing chan struct{}
 	served  chan struct{} // closed when the committer has ended
 	close   sync.Once

@@ -39,20 +39,38 @@ type writer struct {
 	*reader
 	writes         [][]write // for each table, in the order of their keys
 	wrote, deletes bool
-	room           []byte // for the bytes of keys and values
+	rooms          rooms // for the bytes of keys and values
 }
 
 type write struct {
 	key, value []byte // value nil deletes
 }
 
-func (s *Store) newWriter(tx *bolt.Tx) *writer {
-	return &writer{reader: s.newReader(tx), writes: make([][]write, len(buckets))}
+// begin readies the writer for a transaction. What it has allocated for the one before
+// serves again.
+func (w *writer) begin(s *Store, tx *bolt.Tx) {
+	w.reader = s.newReader(tx)
+	if w.writes == nil {
+		w.writes = make([][]write, len(buckets))
+	}
 }
 
-// forget makes room for the next update. bbolt goes on using the bytes of the last.
-func (w *writer) forget() {
+// end lets go of a transaction that has ended, and of the memory of its file.
+func (w *writer) end() {
+	w.next()
 	for t := range w.writes {
+		if cap(w.writes[t]) > keptWrites {
+			w.writes[t] = nil
+		}
+	}
+	w.reader = nil
+	w.rooms.reset()
+}
+
+// next readies it for the next update. bbolt goes on using the bytes of the last.
+func (w *writer) next() {
+	for t := range w.writes {
+		clear(w.writes[t])
 		w.writes[t] = w.writes[t][:0]
 	}
 	w.wrote, w.deletes = false, false
@@ -72,7 +90,7 @@ func (w *writer) Put(t apikey.Table, key, value []byte) error {
 	if len(value) > maxValueBytes {
 		return fmt.Errorf("putting into %s: a value has up to %d bytes, this one %d", t, maxValueBytes, len(value))
 	}
-	w.write(t, key, w.copy(value))
+	w.write(t, key, w.rooms.copy(value))
 	return nil
 }
 
@@ -97,19 +115,49 @@ func (w *writer) write(t apikey.Table, key, value []byte) {
 	if at, written := w.find(t, key); written {
 		w.writes[t][at].value = value
 	} else {
-		w.writes[t] = slices.Insert(w.writes[t], at, write{w.copy(key), value})
+		w.writes[t] = slices.Insert(w.writes[t], at, write{w.rooms.copy(key), value})
 	}
 }
 
-// copy returns a copy of b, which is not nil.
-func (w *writer) copy(b []byte) []byte {
-	const least, most = 1 << 10, 16 << 10
-	if w.room == nil || cap(w.room)-len(w.room) < len(b) {
-		w.room = make([]byte, 0, max(least, min(2*cap(w.room), most), len(b)))
+// keptWrites is of how many writes to a table the memory is kept for the next
+// transaction.
+const keptWrites = 4096
+
+// rooms are pieces of memory for bytes that a transaction needs until it ends.
+type rooms struct {
+	all   [][]byte
+	using int // the last one of them that has something in it
+}
+
+const (
+	roomSize  = 16 << 10
+	keptRooms = 32 // from one transaction to the next
+)
+
+func (r *rooms) reset() {
+	r.all = slices.DeleteFunc(r.all, func(room []byte) bool { return cap(room) > roomSize })
+	if len(r.all) > keptRooms {
+		r.all = slices.Clone(r.all[:keptRooms])
 	}
-	from := len(w.room)
-	w.room = append(w.room, b...)
-	return w.room[from:len(w.room):len(w.room)]
+	for i := range r.all {
+		r.all[i] = r.all[i][:0]
+	}
+	r.using = 0
+}
+
+// copy returns a copy of b, which is not nil.
+func (r *rooms) copy(b []byte) []byte {
+	for r.using < len(r.all) && cap(r.all[r.using])-len(r.all[r.using]) < len(b) {
+		r.using++
+	}
+	if r.using == len(r.all) {
+		r.all = append(r.all, make([]byte, 0, max(roomSize, len(b))))
+	}
+	room := r.all[r.using]
+	from := len(room)
+	room = append(room, b...)
+	r.all[r.using] = room
+	return room[from:len(room):len(room)]
 }
 
 // apply hands the writes to bbolt, in the order of their keys: out of order, many

@@ -1,0 +1,112 @@
+package apikey
+
+import (
+	"errors"
+	"fmt"
+)
+
+// usageWriter brings uses to the store. It is one flush's at a time.
+type usageWriter struct {
+	rows   usageRows
+	blocks []usedBlock
+}
+
+// usedBlock is a block, as it is stored, and the uses of keys in it.
+type usedBlock struct {
+	usageBlock
+	value []byte
+	uses  []pendingUse
+}
+
+// maxPassedOver is how many blocks without uses are read over on the way to the next
+// one that has some. Looking for it takes as long.
+const maxPassedOver = 8
+
+// write adds uses, sorted by their keys, to the usage in the store.
+func (u *usageWriter) write(tx Tx, uses []pendingUse, moves *moves, now int64) error {
+	defer func() { clear(u.blocks) }() // they lie in memory that the store may take back
+	for len(uses) > 0 {
+		left, err := u.find(tx, uses)
+		if err != nil {
+			return err
+		}
+		for i := range u.blocks {
+			if err := u.add(tx, &u.blocks[i], moves, now); err != nil {
+				return err
+			}
+		}
+		uses = left
+	}
+	return nil
+}
+
+// find reads the blocks of some uses, the first of them at least, and returns those
+// whose blocks are too far away.
+func (u *usageWriter) find(tx Reader, uses []pendingUse) (left []pendingUse, err error) {
+	clear(u.blocks)
+	u.blocks = u.blocks[:0]
+	var at usedBlock
+	if at.usageBlock, at.value, err = findUsageBlock(tx, uses[0].id); err != nil {
+		return nil, err
+	}
+	left = uses
+	passed := 0
+	// take gives the block its uses, those before the next block.
+	take := func(bounded bool, next ID) {
+		n := 0
+		for n < len(left) && (!bounded || left[n].id.compare(next) < 0) {
+			n++
+		}
+		if at.uses, left = left[:n], left[n:]; n > 0 {
+			u.blocks = append(u.blocks, at)
+			passed = 0
+		} else {
+			passed++
+		}
+	}
+	err = tx.Scan(TableUsage, Range{From: append(uses[0].id[:], 0)}, func(key, value []byte) bool {
+		if len(key) != len(at.from) {
+			return true // nothing of ours
+		}
+		take(true, ID(key))
+		at = usedBlock{usageBlock: usageBlock{from: ID(key), stored: true}, value: value}
+		return len(left) > 0 && passed <= maxPassedOver
+	})
+	if err == nil && len(left) > 0 && passed <= maxPassedOver {
+		take(false, ID{}) // no block follows
+	}
+	return left, err
+}
+
+// add writes a block with the uses of its keys.
+func (u *usageWriter) add(tx Tx, b *usedBlock, moves *moves, now int64) (err error) {
+	if b.stored {
+		err = b.open(b.value)
+	}
+	if err == nil {
+		err = u.rows.merge(b.usageBlock, b.uses, moves, now)
+	}
+	if errors.Is(err, errDamaged) { // usage is worth less than the keys' going on
+		b.agents, b.rows = "", ""
+		err = u.rows.merge(b.usageBlock, b.uses, moves, now)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the usage of key %s: %w", b.uses[0].id, err)
+	}
+	return u.rows.write(tx, &b.usageBlock)
+}
+
+// write adds a use to the usage of its key. It may run again after an outcome that
+// is unknown, and then leaves what it wrote before as it is.
+func (p *pendingUse) write(stored *Usage, moves *moves, now int64) {
+	if p.count > 0 && p.wrote && stored.Count == p.wroteCount && toMillis(stored.LastUsedAt) >= p.wroteUsed {
+		return
+	}
+	before := *stored
+	p.addTo(stored)
+	p.moved = nil
+	if p.client != nil {
+		p.moved = moves.find(p.id, &before, stored, now)
+	}
+	p.wrote, p.wroteCount, p.wroteUsed = true, stored.Count, toMillis(stored.LastUsedAt)
+}
