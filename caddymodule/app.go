@@ -225,9 +225,9 @@ func (a *App) Keyring() (*apikey.Keyring, error) {
 	return keyring, nil
 }
 
-// holdsToken reports whether text has the shape of a token of ours. While there
+// HoldsToken reports whether text has the shape of a token of ours. While there
 // is no Keyring there is nothing to compare with.
-func (a *App) holdsToken(text string) bool {
+func (a *App) HoldsToken(text string) bool {
 	keyring := a.keyring.Load()
 	return keyring != nil && keyring.HoldsToken(text)
 }

@@ -186,7 +186,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return nil
 	}
 	if g.SkipPreflight && isPreflight(r) {
-		g.headers.apply(r, g.app.holdsToken)
+		g.headers.apply(r, g.app)
 		return next.ServeHTTP(w, r)
 	}
 	id, reason := g.identify(r, func(v *apikey.Verdict) apikey.Reason { return g.admits(r, v) })
@@ -194,12 +194,12 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	case reason == apikey.ReasonNone:
 	case g.Observe:
 		g.logObserved(r, id, reason)
-		g.passing.apply(r, g.app.holdsToken)
+		g.passing.apply(r, g.app)
 		return next.ServeHTTP(w, r)
 	default:
 		return g.refuse(w, r, reason)
 	}
-	g.headers.apply(r, id.keyring.HoldsToken)
+	g.headers.apply(r, id.keyring)
 	g.headers.setHeaders(r.Header, id)
 	if g.CancelAfter < 0 {
 		return next.ServeHTTP(w, r)
@@ -226,7 +226,7 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, reason apikey.Reas
 	}
 	answer.SetHeaders(w.Header())
 	// What handles the error may be a proxy, too.
-	g.headers.apply(r, g.app.holdsToken)
+	g.headers.apply(r, g.app)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.auth.refused", string(answer.Reason))
 	return caddyhttp.Error(answer.Status, errors.New(answer.Message))

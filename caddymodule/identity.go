@@ -125,13 +125,16 @@ func (p *headerPolicy) removes(name string) bool {
 	return false
 }
 
+// tokenFinder knows the shape of tokens of ours.
+type tokenFinder interface{ HoldsToken(text string) bool }
+
 // scrub removes what a client must not say of itself, in every spelling.
-func (p *headerPolicy) scrub(h http.Header, holdsToken func(string) bool) {
+func (p *headerPolicy) scrub(h http.Header, tokens tokenFinder) {
 	for name, values := range h {
 		if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
 			continue
 		}
-		if p.removes(name) || sameHeader(name, foldedForeignKeyHeader) && slices.ContainsFunc(values, holdsToken) {
+		if p.removes(name) || sameHeader(name, foldedForeignKeyHeader) && slices.ContainsFunc(values, tokens.HoldsToken) {
 			delete(h, name)
 		}
 	}
@@ -140,14 +143,14 @@ func (p *headerPolicy) scrub(h http.Header, holdsToken func(string) bool) {
 // apply takes the credential and all that the client says of itself out of a
 // request. It also sees to the two ways around that: a Connection header that
 // names ours makes the proxy drop them, and trailers arrive after us.
-func (p *headerPolicy) apply(r *http.Request, holdsToken func(string) bool) {
-	p.scrub(r.Header, holdsToken)
+func (p *headerPolicy) apply(r *http.Request, tokens tokenFinder) {
+	p.scrub(r.Header, tokens)
 	if values, ok := r.Header["Connection"]; ok {
 		p.scrubConnection(r.Header, values)
 	}
 	if r.Trailer != nil {
-		p.scrub(r.Trailer, holdsToken)
-		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, holdsToken) }}
+		p.scrub(r.Trailer, tokens)
+		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, tokens) }}
 	}
 }
 
@@ -195,6 +198,7 @@ type identity struct {
 	keyName string // the id of the key as text
 	keyring *apikey.Keyring
 	values  [factCount]string
+	running runningRequest // of the first gate
 }
 
 func newIdentity(v apikey.Verdict, keyring *apikey.Keyring) *identity {

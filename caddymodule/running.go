@@ -52,7 +52,11 @@ const watchInterval = time.Second
 // key has died. The second result must be ended with it.
 func (w *watchlist) watched(r *http.Request, id *identity, grace time.Duration) (*http.Request, *runningRequest) {
 	ctx, cancel := context.WithCancel(r.Context())
-	running := &runningRequest{
+	running := &id.running
+	if running.shard != nil { // a gate before this one has it
+		running = new(runningRequest)
+	}
+	*running = runningRequest{
 		keyring: id.keyring, key: id.verdict.KeyID, grace: grace, cancel: cancel,
 		began: w.looks.Load(), shard: &w.shards[rand.Uint32()%uint32(len(w.shards))],
 	}
