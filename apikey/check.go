@@ -257,14 +257,16 @@ func (c *checker) usage(ctx context.Context) error {
 func lastUsed(from ID, value []byte) (last ID, err error) {
 	b := usageBlock{from: from}
 	err = b.open(value)
-	for err == nil && b.rows != "" {
+	least := from
+	for rows := 0; err == nil && b.rows != ""; rows++ {
 		var row string
 		if last, row, err = b.cut(); err == nil {
 			_, err = b.usage(row)
 		}
-		if err == nil && last.compare(from) < 0 {
+		if order := last.compare(least); err == nil && (order < 0 || order == 0 && rows > 0) {
 			err = errDamaged
 		}
+		least = last
 	}
 	return last, err
 }

@@ -29,7 +29,7 @@ func (x *index) makeRoom(set, low uint64) (entry uint64, ok bool) {
 		return 0, false
 	}
 	x.note(set, x.tags[cold].Load())
-	for entry = first; entry < first+ways; entry++ {
+	for entry = first; least > 0 && entry < first+ways; entry++ {
 		heat := x.word(entry, wordHeat)
 		heat.Store(heat.Load() - min(heat.Load(), least))
 	}
@@ -40,7 +40,8 @@ func (x *index) makeRoom(set, low uint64) (entry uint64, ok bool) {
 }
 
 // coldest returns the entry of the set from first on that was hit least. Those
-// with usage to flush are passed over.
+// with usage to flush are passed over. It looks at no more entries than it must:
+// each lies in lines of its own, which are in no cache of the processor.
 func (x *index) coldest(first uint64) (coldest uint64, ok bool) {
 	least := uint64(0)
 	for entry := first; entry < first+ways; entry++ {
@@ -49,6 +50,9 @@ func (x *index) coldest(first uint64) (coldest uint64, ok bool) {
 		}
 		if heat := x.word(entry, wordHeat).Load(); !ok || heat < least {
 			coldest, least, ok = entry, heat, true
+			if heat == 0 {
+				break
+			}
 		}
 	}
 	return coldest, ok

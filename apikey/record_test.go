@@ -105,17 +105,17 @@ var goldenUsages = map[string]struct {
 	}}}},
 	"of one key, no client": {stored: "0101010000640eae4b", usages: []keyUsage{{goldenID, Usage{LastUsedAt: time.UnixMilli(1).UTC(), Count: 1}}}},
 	"a block of one key": {
-		"020b0a6375726c2f382e352e300197a5b4c3d27e8f9a0b1c2d3e4f5061c8dbc1a28c34ac0204c0000207017b4f7df5",
+		"020b0a6375726c2f382e352e300197a5b4c3d27e8f9a0b1c2d3e4f50610ec8dbc1a28c34ac0204c000020701c229c533",
 		[]keyUsage{{goldenID, Usage{
 			LastUsedAt: time.UnixMilli(1790000000456).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "curl/8.5.0", Count: 300,
 		}}},
 		true,
 	},
 	"a block of several": {
-		"021e0a6375726c2f382e352e3012476f2d687474702d636c69656e742f312e310197a5b4c3d27e8f9a0b1c2d3e4f5061c8db" +
-			"c1a28c34ac0204c0000207010197a5b4c3d27e8f9a0b1c2d3e4f5062c9dbc1a28c340104c0000207020197a5b4c3d3700080" +
-			"0000000000000a01011020010db8000000000000000000000001000197a5b4c3d47000800000000000000b0102000190af4f" +
-			"d4",
+		"021e0a6375726c2f382e352e3012476f2d687474702d636c69656e742f312e310197a5b4c3d27e8f9a0b1c2d3e4f50610ec8" +
+			"dbc1a28c34ac0204c0000207010197a5b4c3d27e8f9a0b1c2d3e4f50620dc9dbc1a28c340104c0000207020197a5b4c3d370" +
+			"00800000000000000a1401011020010db8000000000000000000000001000197a5b4c3d47000800000000000000b04010200" +
+			"01b68a7d2d",
 		[]keyUsage{
 			{goldenID, Usage{
 				LastUsedAt: time.UnixMilli(1790000000456).UTC(), LastUsedIP: netip.MustParseAddr("192.0.2.7"), LastUsedUserAgent: "curl/8.5.0", Count: 300,
@@ -131,7 +131,7 @@ var goldenUsages = map[string]struct {
 		true,
 	},
 	"a block that lost its first keys": {
-		"02000197a5b4c3d47000800000000000000b01020000f6163668",
+		"02000197a5b4c3d47000800000000000000b04010200004c8d84e2",
 		[]keyUsage{{ID(unhex("0197a5b4c3d47000800000000000000b")), Usage{LastUsedAt: time.UnixMilli(1).UTC(), Count: 2}}},
 		true,
 	},
@@ -309,17 +309,21 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		}
 	}
 	for name, value := range map[string][]byte{
-		"version only":           seal(goldenID, []byte{1}),
-		"something behind it":    seal(goldenID, []byte{1, 1, 1, 0, 0, 0}),
-		"address too long":       seal(goldenID, []byte{1, 1, 1, 9, 0}),
-		"no key in a block":      seal(goldenID, []byte{2, 0}),
-		"half of a key":          seal(goldenID, append([]byte{2, 0}, goldenID[:9]...)),
-		"a user agent of none":   seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{1, 1, 0, 1})),
-		"half of a user agent":   seal(goldenID, slices.Concat([]byte{2, 2, 2, 'a'}, goldenID[:], []byte{1, 1, 0, 1})),
-		"address of 17 bytes":    seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{1, 1, 17}, make([]byte, 18))),
-		"a key before its block": seal(goldenID, slices.Concat([]byte{2, 0}, make([]byte, 16), []byte{1, 1, 0, 0})),
-		"a key twice":            seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{1, 1, 0, 0}, goldenID[:], []byte{1, 1, 0, 0})),
-		"numbers of 11 bytes":    seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], bytes.Repeat([]byte{0xff}, 11), []byte{1, 1, 0, 0})),
+		"version only":              seal(goldenID, []byte{1}),
+		"something behind it":       seal(goldenID, []byte{1, 1, 1, 0, 0, 0}),
+		"address too long":          seal(goldenID, []byte{1, 1, 1, 9, 0}),
+		"no key in a block":         seal(goldenID, []byte{2, 0}),
+		"half of a key":             seal(goldenID, append([]byte{2, 0}, goldenID[:9]...)),
+		"a key and nothing":         seal(goldenID, append([]byte{2, 0}, goldenID[:]...)),
+		"a row that is cut":         seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{5, 1, 1, 0, 0})),
+		"a row with something more": seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{5, 1, 1, 0, 0, 0})),
+		"a row without an end":      seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{3, 1, 1, 0}, goldenID[:], []byte{4, 1, 1, 0, 0})),
+		"a user agent of none":      seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{4, 1, 1, 0, 1})),
+		"half of a user agent":      seal(goldenID, slices.Concat([]byte{2, 2, 2, 'a'}, goldenID[:], []byte{4, 1, 1, 0, 1})),
+		"address of 5 bytes":        seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{9, 1, 1, 5}, make([]byte, 6))),
+		"a key before its block":    seal(goldenID, slices.Concat([]byte{2, 0}, make([]byte, 16), []byte{4, 1, 1, 0, 0})),
+		"a key twice":               seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{4, 1, 1, 0, 0}, goldenID[:], []byte{4, 1, 1, 0, 0})),
+		"numbers of 11 bytes":       seal(goldenID, slices.Concat([]byte{2, 0}, goldenID[:], []byte{14}, bytes.Repeat([]byte{0xff}, 11), []byte{1, 1, 0, 0})),
 	} {
 		if _, err := readBlock(goldenID, value); !errors.Is(err, errDamaged) {
 			t.Errorf("usage, %s: %v", name, err)

@@ -3,6 +3,7 @@ package apikey
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 )
@@ -17,6 +18,7 @@ import (
 //	...    user agents: a text, of texts
 //	       a row for each key, in order:
 //	16       key id
+//	1        how many bytes of the row follow
 //	...      time of last use in Unix milliseconds, count: uvarint
 //	...      address, of 4 bytes or 16: text
 //	...      which of the user agents, counted from 1; 0: none
@@ -42,7 +44,9 @@ const (
 	// write for a single key.
 	maxUsageBlock = 1 << 10
 
-	maxAddressBytes = 16
+	// rowHead is how much of a row says whose it is and where it ends, so that it
+	// can be passed over.
+	rowHead = len(ID{}) + 1
 )
 
 // findUsageBlock returns the block that holds the usage of a key, or would, and what
@@ -72,8 +76,8 @@ func (b *usageBlock) open(sealed []byte) error {
 		p.int()
 		p.int()
 		p.text()
-		row = row[:len(row)-len(p.rest)]
-		b.agents, b.rows = p.rest, string(b.from[:])+row+"\x01"
+		row = row[:len(row)-len(p.rest)] + "\x01" // the first user agent, which follows
+		b.agents, b.rows = p.rest, string(append(b.from[:], byte(len(row))))+row
 		p.text()
 		p.failed = p.failed || p.rest != ""
 	} else {
@@ -92,37 +96,27 @@ func (b *usageBlock) open(sealed []byte) error {
 
 // cut takes the first row off a block that has some.
 func (b *usageBlock) cut() (id ID, row string, err error) {
-	at := len(id)
-	for part := range 4 { // all numbers, and the third one the length of what follows
-		n, size := binary.Uvarint(bytesOf(b.rows[min(at, len(b.rows)):]))
-		if at += size; size <= 0 {
-			return id, "", errDamaged
-		}
-		if part == 2 {
-			if n > maxAddressBytes {
-				return id, "", errDamaged
-			}
-			at += int(n)
-		}
-	}
-	if at > len(b.rows) {
+	if len(b.rows) < rowHead {
 		return id, "", errDamaged
 	}
-	row, b.rows = b.rows[:at], b.rows[at:]
-	copy(id[:], row)
-	if len(b.rows) >= len(id) && row[:len(id)] >= b.rows[:len(id)] { // out of order
+	end := rowHead + int(b.rows[rowHead-1])
+	if end > len(b.rows) {
 		return id, "", errDamaged
 	}
-	return id, row, nil
+	row, b.rows = b.rows[:end], b.rows[end:]
+	return ID([]byte(row[:len(id)])), row, nil
 }
 
 // usage returns what a row of the block tells. The user agent is the block's.
 func (b *usageBlock) usage(row string) (u Usage, err error) {
-	p := parser{rest: row[len(ID{}):]}
+	p := parser{rest: row[rowHead:]}
 	u.LastUsedAt, u.Count = fromMillis(p.int()), uint64(p.int())
-	u.LastUsedIP, _ = netip.AddrFromSlice(bytesOf(p.text()))
+	address, number := p.text(), p.int()
+	if u.LastUsedIP, _ = netip.AddrFromSlice(bytesOf(address)); p.failed || p.rest != "" || u.LastUsedIP.IsValid() != (address != "") {
+		return Usage{}, errDamaged
+	}
 	agent, agents := "", parser{rest: b.agents}
-	for range p.int() {
+	for range number {
 		if agent = agents.text(); agents.failed {
 			return Usage{}, errDamaged
 		}
@@ -156,31 +150,25 @@ func usageOf(tx Reader, id ID) (u Usage, err error) {
 // the next block, too.
 type usageRows struct {
 	agents, rows []byte
-	starts       []int // of each row
 	value        []byte
-	other        *usageRows // see write
+	part         *usageRows // see write
 }
 
 // reset begins with the user agents of a block, and none of its rows.
 func (w *usageRows) reset(agents string) {
-	w.agents, w.rows, w.starts = append(w.agents[:0], agents...), w.rows[:0], w.starts[:0]
-}
-
-// copy adds a row of a block with the same user agents.
-func (w *usageRows) copy(row string) {
-	w.starts = append(w.starts, len(w.rows))
-	w.rows = append(w.rows, row...)
+	w.agents, w.rows = append(w.agents[:0], agents...), w.rows[:0]
 }
 
 // add adds a row for the usage of a key.
 func (w *usageRows) add(id ID, u *Usage) {
-	w.starts = append(w.starts, len(w.rows))
-	w.rows = append(w.rows, id[:]...)
+	w.rows = append(append(w.rows, id[:]...), 0)
+	start := len(w.rows)
 	w.rows = binary.AppendUvarint(w.rows, uint64(toMillis(u.LastUsedAt)))
 	w.rows = binary.AppendUvarint(w.rows, u.Count)
 	address, _ := u.LastUsedIP.MarshalBinary() // without a zone: none is kept
 	w.rows = append(append(w.rows, byte(len(address))), address...)
 	w.rows = binary.AppendUvarint(w.rows, w.agent(u.LastUsedUserAgent))
+	w.rows[start-1] = byte(len(w.rows) - start) // four numbers and an address: it fits
 }
 
 // agent returns the number of a user agent.
@@ -200,7 +188,7 @@ func (w *usageRows) agent(text string) (n uint64) {
 
 // write puts the rows into the store, in place of a block.
 func (w *usageRows) write(tx Tx, b *usageBlock) error {
-	if len(w.starts) == 0 {
+	if len(w.rows) == 0 {
 		if !b.stored {
 			return nil
 		}
@@ -209,54 +197,40 @@ func (w *usageRows) write(tx Tx, b *usageBlock) error {
 	if w.size() <= maxUsageBlock {
 		return w.writeAs(tx, b.from)
 	}
-	// User agents go first that no row has any more.
-	all, err := w.some(0, len(w.starts))
-	if err != nil {
-		return err
+	if w.part == nil {
+		w.part = new(usageRows)
 	}
-	parts := all.size()/maxUsageBlock + 1
-	each := (len(all.starts) + parts - 1) / parts
-	for first := 0; first < len(all.starts); first += each {
-		part, from := all, b.from
-		if parts > 1 {
-			if part, err = all.some(first, min(first+each, len(all.starts))); err != nil {
-				return err
-			}
+	all := usageBlock{agents: textOf(w.agents), rows: textOf(w.rows)}
+	rest := all
+	rows, err := w.part.move(&rest, math.MaxInt) // without user agents that no row has any more
+	parts := w.part.size()/maxUsageBlock + 1
+	for from := b.from; err == nil && all.rows != ""; {
+		if _, err = w.part.move(&all, (rows+parts-1)/parts); err == nil {
+			err = w.part.writeAs(tx, from)
 		}
-		if first > 0 {
-			from = ID(part.rows[:len(from)])
-		}
-		if err := part.writeAs(tx, from); err != nil {
-			return err
+		if all.rows != "" {
+			from = ID([]byte(all.rows[:len(from)]))
 		}
 	}
-	return nil
+	return err
 }
 
 func (w *usageRows) size() int { return len(w.agents) + len(w.rows) }
 
-// some returns the rows from first on to end, with the user agents that they have.
-func (w *usageRows) some(first, end int) (*usageRows, error) {
-	if w.other == nil {
-		w.other = new(usageRows)
-	}
-	w.other.reset("")
-	rows := w.rows[w.starts[first]:]
-	if end < len(w.starts) {
-		rows = rows[:w.starts[end]-w.starts[first]]
-	}
-	for b := (usageBlock{agents: textOf(w.agents), rows: textOf(rows)}); b.rows != ""; {
+// move takes up to most rows off a block, with the user agents that they have.
+func (w *usageRows) move(b *usageBlock, most int) (rows int, err error) {
+	for w.reset(""); b.rows != "" && rows < most; rows++ {
 		id, row, err := b.cut()
 		if err != nil {
-			return nil, err
+			return rows, err
 		}
 		usage, err := b.usage(row)
 		if err != nil {
-			return nil, err
+			return rows, err
 		}
-		w.other.add(id, &usage)
+		w.add(id, &usage)
 	}
-	return w.other, nil
+	return rows, nil
 }
 
 func (w *usageRows) writeAs(tx Tx, from ID) error {
@@ -267,36 +241,44 @@ func (w *usageRows) writeAs(tx Tx, from ID) error {
 
 // merge collects the rows of a block and adds uses to them, which are sorted by their
 // keys.
-func (w *usageRows) merge(b usageBlock, uses []pendingUse, moves *moves, now int64) (err error) {
+func (w *usageRows) merge(b usageBlock, uses []pendingUse, moves *moves, now int64) error {
 	w.reset(b.agents)
-	var id ID
-	var row string
-	next := func() {
-		if row = ""; err == nil && b.rows != "" {
-			id, row, err = b.cut()
-		}
-	}
-	next()
 	for len(uses) > 0 {
 		key := uses[0].id
-		for ; row != "" && id.compare(key) < 0; next() {
-			w.copy(row)
-		}
+		row, err := w.copyBefore(&b, key)
 		var usage Usage
-		if row != "" && id == key && err == nil {
-			if usage, err = b.usage(row); err == nil {
-				next()
-			}
+		if err == nil && row != "" {
+			usage, err = b.usage(row)
+		}
+		if err != nil {
+			return err
 		}
 		for ; len(uses) > 0 && uses[0].id == key; uses = uses[1:] {
 			uses[0].write(&usage, moves, now)
 		}
 		w.add(key, &usage)
 	}
-	for ; row != ""; next() {
-		w.copy(row)
+	w.rows = append(w.rows, b.rows...)
+	return nil
+}
+
+// copyBefore takes the rows of keys before one off a block with the same user agents,
+// and copies them, then takes the row of the key itself, if there is one.
+func (w *usageRows) copyBefore(b *usageBlock, key ID) (row string, err error) {
+	rows := b.rows
+	for b.rows != "" && err == nil {
+		left := b.rows
+		var id ID
+		id, row, err = b.cut()
+		if order := id.compare(key); order == 0 {
+			break
+		} else if row = ""; order > 0 {
+			b.rows = left
+			break
+		}
 	}
-	return err
+	w.rows = append(w.rows, rows[:len(rows)-len(b.rows)-len(row)]...)
+	return row, err
 }
 
 // removeUsage takes what is known of a key's use out of the store.
@@ -314,18 +296,10 @@ func removeUsage(tx Tx, id ID) error {
 		return nil // the next use of a key in it starts it over
 	}
 	w.reset(b.agents)
-	found := false
-	for b.rows != "" {
-		of, row, err := b.cut()
-		if err != nil {
-			return nil
-		}
-		if found = found || of == id; of != id {
-			w.copy(row)
-		}
-	}
-	if !found {
+	row, err := w.copyBefore(&b, id)
+	if err != nil || row == "" {
 		return nil
 	}
+	w.rows = append(w.rows, b.rows...)
 	return w.write(tx, &b)
 }
