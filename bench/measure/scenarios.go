@@ -35,7 +35,11 @@ func hotName(hot int, store string) string {
 }
 
 func missName(store string) string  { return "always a miss, " + store + " keys" }
+func quietName(store string) string { return missName(store) + ", usage off" }
 func freshName(store string) string { return "another key each time, of " + store }
+
+// leastIndex makes nearly every lookup a miss.
+const leastIndex = "\tindex_size 1\n"
 
 const (
 	unknownName  = "unknown key refused"
@@ -89,9 +93,14 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 			add(scenario{name: hotName(1, s.String()) + ", TLS and HTTP/2", with: hot(s, 1), http2: true, ours: true}, "ours of "+s.String(), ours)
 		}
 		if s.keys >= hotKeys {
-			misses := credentials{file: s.tokens, scheme: "Bearer", take: hotKeys, writes: true}
+			// Used once before, so that the file is mapped where it is read.
+			misses := hot(s, hotKeys)
+			add(scenario{name: quietName(s.String()), with: misses, ours: true}, "misses without usage of "+s.String(), func() (*target, error) {
+				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-off-" + s.String(), Global: leastIndex + "\tusage off\n"})
+			})
+			misses.writes = true
 			add(scenario{name: missName(s.String()), with: misses, ours: true}, "misses of "+s.String(), func() (*target, error) {
-				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-" + s.String(), Global: "\tindex_size 1\n"}) // the least it can have
+				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-" + s.String(), Global: leastIndex})
 			})
 		}
 	}
