@@ -96,7 +96,7 @@ func (l *lab) warm(ctx context.Context, stock *target, s *scenario) error {
 
 // pair loads a scenario and stock Caddy at once.
 func (l *lab) pair(ctx context.Context, stock *target, s *scenario) (theirs, base shot, err error) {
-	skip := s.at
+	skip := s.first + s.at
 	fire := func(t *target) (shot, error) {
 		if s.http2 {
 			return l.getSecure(ctx, t, s.with, duelConnections)
@@ -111,11 +111,7 @@ func (l *lab) pair(ctx context.Context, stock *target, s *scenario) (theirs, bas
 	if err == nil {
 		err = baseErr
 	}
-	if s.with.inOrder {
-		if s.at += int(theirs.Requests); s.at+s.with.take > l.main().sample {
-			s.at = 0
-		}
-	}
+	s.used(theirs.Requests, l.main().sample)
 	return theirs, base, err
 }
 

@@ -16,7 +16,18 @@ type scenario struct {
 	with  credentials
 	http2 bool // over TLS, instead of HTTP/1.1
 	ours  bool
-	at    int // where the next shot in order begins
+	first int // the first line of its credentials that is used in order
+	at    int // from there on, where the next shot in order begins
+}
+
+// used goes on behind the credentials that a shot has used, or from the first one on.
+func (s *scenario) used(requests float64, lines int) {
+	if !s.with.inOrder {
+		return
+	}
+	if s.at += int(requests); s.first+s.at+s.with.take > lines {
+		s.at = 0
+	}
 }
 
 // floorName and secureFloorName are the scenarios in which both sides are stock
@@ -85,7 +96,8 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 		}
 		if s == main {
 			fresh := credentials{file: s.tokens, scheme: "Bearer", take: min(s.keys, 50_000*l.seconds), inOrder: true, writes: true}
-			add(scenario{name: freshName(s.String()), with: fresh, ours: true}, "ours of "+s.String(), ours)
+			first := min(hotKeys, s.keys-fresh.take) // those before it are in the index
+			add(scenario{name: freshName(s.String()), with: fresh, first: first, ours: true}, "ours of "+s.String(), ours)
 			refused := credentials{file: l.unknown, scheme: "Bearer", take: 10_000, refused: true}
 			add(scenario{name: unknownName, with: refused, ours: true}, "ours of "+s.String(), ours)
 			refused.file = l.badChecksum

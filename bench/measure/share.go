@@ -40,7 +40,7 @@ func (l *lab) shares(ctx context.Context, scenarios []*scenario, missing func(st
 			continue
 		}
 		l.progress("profile: %s", s.name)
-		found, err := l.share(ctx, s.to, s.with)
+		found, err := l.share(ctx, s)
 		if err != nil {
 			missing("profile: "+s.name, err)
 			continue
@@ -51,21 +51,23 @@ func (l *lab) shares(ctx context.Context, scenarios []*scenario, missing func(st
 	return all
 }
 
-func (l *lab) share(ctx context.Context, t *target, with credentials) (share, error) {
+func (l *lab) share(ctx context.Context, s *scenario) (share, error) {
 	loading, stop := context.WithCancel(ctx)
 	loaded := make(chan error, 1)
 	go func() {
 		for loading.Err() == nil {
-			if _, err := l.get(loading, t, with, soloConnections, 0); err != nil && loading.Err() == nil {
+			shot, err := l.get(loading, s.to, s.with, soloConnections, s.first+s.at)
+			if err != nil && loading.Err() == nil {
 				loaded <- err
 				return
 			}
+			s.used(shot.Requests, l.main().sample)
 		}
 		loaded <- nil
 	}()
 	time.Sleep(time.Second / 2) // until wrk has read its file
 	path := filepath.Join(l.dir, "cpu.pprof")
-	err := download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", t.admin, 10*l.seconds), path)
+	err := download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.to.admin, 10*l.seconds), path)
 	stop()
 	if err := errors.Join(err, <-loaded); err != nil {
 		return share{}, err
