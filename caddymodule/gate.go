@@ -152,7 +152,7 @@ func (g *Gate) Provision(ctx caddy.Context) (err error) {
 	}
 	g.refusals = make(map[apikey.Reason]*management.Refusal)
 	for _, reason := range apikey.Reasons() {
-		g.refusals[reason] = refusal(reason, g.Realm)
+		g.refusals[reason] = refusal(reason, g.Realm).Prepare()
 	}
 	credentials := []string{"Authorization"}
 	if g.Header != "" {

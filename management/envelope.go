@@ -19,10 +19,14 @@ type envelope struct {
 
 // writeEnvelope answers r. To HEAD it sends the headers of the answer to GET.
 func writeEnvelope(w http.ResponseWriter, r *http.Request, status int, data any, message, requestID string) {
+	writeJSON(w, r, status, encodeEnvelope(status, data, message, requestID))
+}
+
+func encodeEnvelope(status int, data any, message, requestID string) []byte {
 	// Strings and structs of strings: encoding cannot fail. encoding/json
 	// also escapes <, > and &, so that no answer can pass for a page.
 	body, _ := json.Marshal(envelope{Code: status, Data: data, Message: message, RequestID: requestID})
-	writeJSON(w, r, status, append(body, '\n'))
+	return append(body, '\n')
 }
 
 // writeJSON answers r with a body of JSON.

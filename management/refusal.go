@@ -1,8 +1,10 @@
 package management
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,6 +81,8 @@ type Refusal struct {
 	Allow string
 	// RetryAfter is sent in whole seconds, rounded up; zero sends nothing.
 	RetryAfter time.Duration
+
+	before, after []byte // the body around the id of a request, see Prepare
 }
 
 // Error returns the message.
@@ -87,19 +91,38 @@ func (f *Refusal) Error() string { return f.Message }
 // Write answers r with the refusal; to HEAD it sends the headers only.
 func (f *Refusal) Write(w http.ResponseWriter, r *http.Request, requestID string) {
 	f.SetHeaders(w.Header())
-	data := struct {
+	if f.before == nil || strings.ContainsFunc(requestID, needsQuoting) {
+		writeJSON(w, r, f.Status, f.encode(requestID))
+		return
+	}
+	writeJSON(w, r, f.Status, slices.Concat(f.before, []byte(requestID), f.after))
+}
+
+func needsQuoting(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-'
+}
+
+// Prepare writes the body of a refusal that is given often, and does not change any
+// more. It returns the refusal.
+func (f *Refusal) Prepare() *Refusal {
+	const anID = "00000000-0000-0000-0000-000000000000"
+	f.before, f.after, _ = bytes.Cut(f.encode(anID), []byte(anID))
+	return f
+}
+
+func (f *Refusal) encode(requestID string) []byte {
+	return encodeEnvelope(f.Status, struct {
 		Reason Reason `json:"reason"`
 		Field  string `json:"field,omitempty"`
 		ID     string `json:"id,omitempty"`
-	}{f.Reason, f.Field, f.KeyID.String()}
-	writeEnvelope(w, r, f.Status, data, f.Message, requestID)
+	}{f.Reason, f.Field, f.KeyID.String()}, f.Message, requestID)
 }
 
 // SetHeaders sets the headers that go with the status, for who writes an answer
 // of his own.
 func (f *Refusal) SetHeaders(header http.Header) {
 	if f.Challenge != "" {
-		header.Set("WWW-Authenticate", f.Challenge)
+		header["Www-Authenticate"] = []string{f.Challenge}
 	}
 	if f.Allow != "" {
 		header.Set("Allow", f.Allow)

@@ -3,6 +3,7 @@ package management_test
 import (
 	"maps"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
@@ -77,5 +78,20 @@ func TestRefusalIsByteForByteTheContract(t *testing.T) {
 	want := `{"code":400,"data":{"reason":"missing_field","field":"name"},"message":"name is required","requestId":"abc-123"}` + "\n"
 	if got := w.Body.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestAPreparedRefusalIsTheSameAnswer(t *testing.T) {
+	written := func(f *management.Refusal, requestID string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		f.Write(w, httptest.NewRequest("GET", "/", nil), requestID)
+		return w
+	}
+	for _, requestID := range []string{"", "abc-123", "0197a5b4-c3d2-7e8f-9a0b-1c2d3e4f5061", `", "data": {`, "<é\x00"} {
+		plain := written(management.InvalidToken("api"), requestID)
+		prepared := written(management.InvalidToken("api").Prepare(), requestID)
+		if prepared.Body.String() != plain.Body.String() || !maps.EqualFunc(prepared.Header(), plain.Header(), slices.Equal) {
+			t.Errorf("%q: %v %s, want %v %s", requestID, prepared.Header(), prepared.Body, plain.Header(), plain.Body)
+		}
 	}
 }
