@@ -37,7 +37,7 @@ func (x *index) moveTexts(stripe uint64, more int) *textBlock {
 		live = append(live, entry)
 		size += textSize(x.word(entry, wordText).Load())
 	}
-	block := &textBlock{bytes: make([]byte, max(minTextBlock, 2*size))}
+	block := &textBlock{bytes: make([]byte, max(minTextBlock, size+size/2))}
 	for _, entry := range live {
 		// Readers step aside until all have moved: a text must not be looked
 		// for in the wrong block.
