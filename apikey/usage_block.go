@@ -188,12 +188,6 @@ func (w *usageRows) agent(text string) (n uint64) {
 
 // write puts the rows into the store, in place of a block.
 func (w *usageRows) write(tx Tx, b *usageBlock) error {
-	if len(w.rows) == 0 {
-		if !b.stored {
-			return nil
-		}
-		return tx.Delete(TableUsage, b.from[:])
-	}
 	if w.size() <= maxUsageBlock {
 		return w.writeAs(tx, b.from)
 	}
@@ -300,6 +294,13 @@ func removeUsage(tx Tx, id ID) error {
 	if err != nil || row == "" {
 		return nil
 	}
-	w.rows = append(w.rows, b.rows...)
-	return w.write(tx, &b)
+	rest := usageBlock{agents: b.agents, rows: textOf(append(w.rows, b.rows...))}
+	var kept usageRows
+	if rows, err := kept.move(&rest, math.MaxInt); err != nil { // without the user agent that only this key had
+		return nil
+	} else if rows == 0 {
+		return tx.Delete(TableUsage, b.from[:])
+	}
+	// Never split: a scan would miss the new block while this transaction goes on.
+	return kept.writeAs(tx, b.from)
 }

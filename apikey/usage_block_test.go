@@ -160,6 +160,23 @@ func TestUserAgentsThatNobodyHasAnyMoreLeaveTheBlock(t *testing.T) {
 	}
 }
 
+// What is known of who used a key goes with the key.
+func TestRemovedUsageLeavesNothingOfItsClientInTheBlock(t *testing.T) {
+	store, ids := tables{}, indexIDs(2)
+	flushed(t, store, used(ids[0], 1, 1, "steady"), used(ids[1], 1, 1, "of a person"))
+	if err := removeUsage(store, ids[1]); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range store {
+		if strings.Contains(string(value), "of a person") {
+			t.Errorf("%x: %q", key, value)
+		}
+	}
+	if got, err := usageOf(store, ids[0]); err != nil || got.LastUsedUserAgent != "steady" {
+		t.Errorf("the other key: %+v, %v", got, err)
+	}
+}
+
 func TestDamagedBlockStartsOverAndCostsNoOther(t *testing.T) {
 	store, ids := tables{}, indexIDs(200)
 	for _, id := range ids {
