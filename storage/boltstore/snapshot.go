@@ -66,7 +66,7 @@ func (s *Store) waitedFor(ctx context.Context, copied <-chan struct{}, out *io.P
 		var cause error
 		select {
 		case <-copied:
-			return nil
+			return ctx.Err() // a small copy ends before this goroutine hears of its caller
 		case <-ctx.Done():
 			cause = ctx.Err()
 		case <-s.closing:
