@@ -27,7 +27,7 @@ func memories(stock *target, scenarios []*scenario, missing func(string, error))
 	}
 	look(stockName, stock)
 	for _, s := range scenarios {
-		if s.ours || s.name == floorName || s.name == "stock Caddy, GOGC=250" {
+		if s.ours || s.name == floorName || s.name == roomyStockName {
 			look(s.to.name, s.to)
 		}
 	}

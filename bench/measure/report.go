@@ -40,8 +40,8 @@ const method = `How it was measured:
 - *The identical pair*, stock Caddy against itself in the same run, shows the noise. Figures are divided by it. Whatever is
   nearer to 1 than its quartiles are says nothing.
 - Rates and latencies come from gateways that are loaded alone, in turns. They are noisier.
-- "Ours" is the binary of cmd/caddy at its defaults, among them GOGC=250; a row with GOGC=100 shows what the plugin costs in a Caddy
-  that somebody else has built.
+- "Ours" is the binary of cmd/caddy at its defaults, among them room for 32 MiB of garbage between two collections; a row with
+  GOGC=100 shows what the plugin costs in a Caddy that somebody else has built.
 `
 
 // markdown returns the report.

@@ -35,6 +35,7 @@ func (s *scenario) used(requests float64, lines int) {
 const (
 	floorName       = "stock Caddy again"
 	secureFloorName = "stock Caddy again, TLS and HTTP/2"
+	roomyStockName  = "stock Caddy, GOGC=600"
 )
 
 // Names of scenarios that figures are taken from.
@@ -122,8 +123,9 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 	add(scenario{name: hotName(10_000, main.String()) + ", log format api_keys", with: hot(main, 10_000), ours: true}, "log format", func() (*target, error) {
 		return l.oursTarget(ctx, main, gateway.Config{Name: "ours-log-format", Log: "format api_keys\n"})
 	})
-	add(scenario{name: "stock Caddy, GOGC=250", with: hot(main, 10_000)}, "GOGC=250", func() (*target, error) {
-		return l.stockTarget(ctx, "stock-gogc-250", "GOGC=250")
+	// As much room for garbage as ours has.
+	add(scenario{name: roomyStockName, with: hot(main, 10_000)}, "roomy", func() (*target, error) {
+		return l.stockTarget(ctx, "stock-gogc-600", "GOGC=600")
 	})
 	l.addPeers(ctx, add, hot(main, 10_000))
 	return all

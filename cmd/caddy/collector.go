@@ -1,0 +1,36 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// garbageRoom is how many bytes of garbage a gateway makes between two collections. It
+// makes some 15 kB for a request and keeps a few MiB, so that Go, which collects when
+// the heap has doubled, would do so forty times a second. More room costs as much
+// memory; docs/benchmarks.md has the figures.
+const garbageRoom = 32 << 20
+
+// keepRoom sets GOGC, now and after each collection, so that there is room for garbage
+// whatever is kept. A fixed GOGC would give most room where most is kept, while usage
+// is written, and there it would decide how much memory a gateway takes.
+func keepRoom() {
+	debug.SetGCPercent(percentFor(kept()))
+	runtime.AddCleanup(new([64]byte), func(struct{}) { keepRoom() }, struct{}{})
+}
+
+// percentFor returns the GOGC that gives room for garbage, or Go's own if that gives
+// more.
+func percentFor(kept uint64) int { return int(max(100, garbageRoom*100/max(kept, 1<<20))) }
+
+// kept returns what Go counts in proportion to GOGC: what the last collection has
+// left, and what it looked for it through.
+func kept() (bytes uint64) {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	metrics.Read(samples)
+	for _, s := range samples {
+		bytes += s.Value.Uint64()
+	}
+	return bytes
+}

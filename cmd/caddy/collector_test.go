@@ -1,0 +1,47 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+func TestThereIsRoomForGarbageWhateverIsKept(t *testing.T) {
+	for kept, want := range map[uint64]int{
+		0:          3200,
+		8 << 20:    400,
+		16 << 20:   200,
+		32 << 20:   100,
+		1000 << 20: 100,
+	} {
+		if got := percentFor(kept); got != want {
+			t.Errorf("%d bytes kept: GOGC=%d, want %d", kept, got, want)
+		}
+	}
+}
+
+func TestRoomForGarbageIsMadeAnewAfterEachCollection(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	keepRoom()
+	var ballast []byte
+	for _, size := range []int{12 << 20, 20 << 20, 0} {
+		ballast = make([]byte, size)
+		// What is set follows a collection soon, and some of the heap may come and
+		// go between the two.
+		near := func() bool {
+			runtime.GC()
+			percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+			metrics.Read(percent)
+			room := kept() * percent[0].Value.Uint64() / 100
+			return kept() > uint64(size) && room > garbageRoom-1<<20 && room < garbageRoom+1<<20
+		}
+		for deadline := time.Now().Add(30 * time.Second); !near(); runtime.Gosched() {
+			if time.Now().After(deadline) {
+				t.Fatalf("with %d bytes kept, of %d, GOGC is %d", size, kept(), debug.SetGCPercent(before))
+			}
+		}
+		runtime.KeepAlive(ballast)
+	}
+}
