@@ -16,13 +16,16 @@ const garbageRoom = 32 << 20
 // whatever is kept. A fixed GOGC would give most room where most is kept, while usage
 // is written, and there it would decide how much memory a gateway takes.
 func keepRoom() {
-	debug.SetGCPercent(percentFor(kept()))
+	debug.SetGCPercent(percentFor(kept(), uint64(debug.SetMemoryLimit(-1))))
 	runtime.AddCleanup(new([64]byte), func(struct{}) { keepRoom() }, struct{}{})
 }
 
 // percentFor returns the GOGC that gives room for garbage, or Go's own if that gives
-// more.
-func percentFor(kept uint64) int { return int(max(100, garbageRoom*100/max(kept, 1<<20))) }
+// more. Where memory is limited, by GOMEMLIMIT or the container, garbage gets a quarter
+// of it at most: the index of keys takes some that the limit does not see.
+func percentFor(kept, limit uint64) int {
+	return int(max(100, min(garbageRoom, limit/4)*100/max(kept, 1<<20)))
+}
 
 // kept returns what Go counts in proportion to GOGC: what the last collection has
 // left, and what it looked for it through.

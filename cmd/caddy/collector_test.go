@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -9,15 +10,21 @@ import (
 )
 
 func TestThereIsRoomForGarbageWhateverIsKept(t *testing.T) {
-	for kept, want := range map[uint64]int{
-		0:          3200,
-		8 << 20:    400,
-		16 << 20:   200,
-		32 << 20:   100,
-		1000 << 20: 100,
+	for _, c := range []struct {
+		kept, limit uint64
+		want        int
+	}{
+		{0, math.MaxInt64, 3200},
+		{8 << 20, math.MaxInt64, 400},
+		{16 << 20, math.MaxInt64, 200},
+		{32 << 20, math.MaxInt64, 100},
+		{1000 << 20, math.MaxInt64, 100},
+		{8 << 20, 128 << 20, 400},
+		{8 << 20, 64 << 20, 200},
+		{8 << 20, 1 << 20, 100},
 	} {
-		if got := percentFor(kept); got != want {
-			t.Errorf("%d bytes kept: GOGC=%d, want %d", kept, got, want)
+		if got := percentFor(c.kept, c.limit); got != c.want {
+			t.Errorf("%d bytes kept of %d: GOGC=%d, want %d", c.kept, c.limit, got, c.want)
 		}
 	}
 }
