@@ -105,12 +105,24 @@ type answer struct {
 	body   []byte
 }
 
-// do sends a request to the site with headers, "Name: value", spelled as given.
+// do sends a request to the site with headers, "Name: value", spelled as given. It
+// tries again once where a reload just before has cost it its connection.
 func (g *gateway) do(method, path, body string, headers ...string) answer {
 	g.t.Helper()
+	a, err := g.try(method, path, body, headers...)
+	if connectionLost(err) {
+		a, err = g.try(method, path, body, headers...)
+	}
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+func (g *gateway) try(method, path, body string, headers ...string) (answer, error) {
 	req, err := http.NewRequest(method, g.url+path, strings.NewReader(body))
 	if err != nil {
-		g.t.Fatal(err)
+		return answer{}, err
 	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
@@ -122,14 +134,11 @@ func (g *gateway) do(method, path, body string, headers ...string) answer {
 	}
 	resp, err := g.client.Do(req)
 	if err != nil {
-		g.t.Fatalf("%s %s: %v", method, path, err)
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		g.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	return answer{resp.StatusCode, resp.Header, text}
+	return answer{resp.StatusCode, resp.Header, text}, err
 }
 
 const asJSON = "Content-Type: application/json"
