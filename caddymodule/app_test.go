@@ -194,7 +194,7 @@ func TestKeysCanBeUsedBeforeTheirAppWasStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	config = bytes.Replace(config, []byte(`"apps":{`), []byte(`"apps":{"early":{},`), 1)
-	if err := caddy.Load(config, true); err != nil {
+	if err := g.loadJSON(config); err != nil {
 		t.Fatal(err)
 	}
 	app, err := caddy.ActiveContext().App("early")

@@ -11,8 +11,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +140,24 @@ func (g *gateway) load(global, site string) error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(config, true)
+	return g.loadJSON(config)
+}
+
+// loadJSON loads a configuration and waits, where Linux tells, until no other takes
+// connections: Caddy has a socket for each, and does not wait until that of the last
+// one is closed.
+func (g *gateway) loadJSON(config []byte) error {
+	g.Helper()
+	if err := caddy.Load(config, true); err != nil {
+		return err
+	}
+	port := netip.MustParseAddrPort(g.site).Port()
+	listening := regexp.MustCompile(fmt.Sprintf(`:%04X 0+:0000 0A`, port))
+	g.await("one socket to listen", func() bool {
+		sockets, _ := os.ReadFile("/proc/net/tcp")
+		return len(listening.FindAll(sockets, -1)) <= 1
+	})
+	return nil
 }
 
 func stop(t testing.TB) {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
@@ -26,7 +25,7 @@ func startWithProviders(t testing.TB, site string) *gateway {
 		t.Fatal(err)
 	}
 	config = bytes.Replace(config, []byte(`"providers":{`), []byte(`"providers":{"api_key":{},`), 1)
-	if err := caddy.Load(config, true); err != nil {
+	if err := g.loadJSON(config); err != nil {
 		t.Fatal(err)
 	}
 	return g

@@ -71,6 +71,7 @@ func TestTheServiceStartsReloadsAndStops(t *testing.T) {
 	}
 	requireMessage(t, messages, "RELOADING=1")
 	requireMessage(t, messages, "READY=1")
+	g.settle()
 	g.requireStatus(200, "GET", "/", token)
 	g.stop()
 

@@ -7,6 +7,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -18,7 +21,27 @@ func (g *gateway) reload(caddyfile string) error {
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("HTTP %d: %s", status, body)
 	}
+	if err == nil {
+		g.settle()
+	}
 	return err
+}
+
+// settle waits, where Linux tells, until only the configuration that was loaded last
+// takes connections: Caddy has a socket for each, and says that it has loaded one while
+// that of the last but one may still be open.
+func (g *gateway) settle() {
+	g.t.Helper()
+	port := netip.MustParseAddrPort(strings.TrimPrefix(g.url, "http://")).Port()
+	listening := regexp.MustCompile(fmt.Sprintf(`:%04X 0+:0000 0A`, port))
+	waitFor(g.t, "one socket to listen", func() bool {
+		n := 0
+		for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+			sockets, _ := os.ReadFile(file)
+			n += len(listening.FindAll(sockets, -1))
+		}
+		return n <= 1
+	})
 }
 
 // ask calls the admin endpoint.
@@ -105,24 +128,12 @@ type answer struct {
 	body   []byte
 }
 
-// do sends a request to the site with headers, "Name: value", spelled as given. It
-// tries again once where a reload just before has cost it its connection.
+// do sends a request to the site with headers, "Name: value", spelled as given.
 func (g *gateway) do(method, path, body string, headers ...string) answer {
 	g.t.Helper()
-	a, err := g.try(method, path, body, headers...)
-	if connectionLost(err) {
-		a, err = g.try(method, path, body, headers...)
-	}
-	if err != nil {
-		g.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	return a
-}
-
-func (g *gateway) try(method, path, body string, headers ...string) (answer, error) {
 	req, err := http.NewRequest(method, g.url+path, strings.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		g.t.Fatal(err)
 	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
@@ -134,11 +145,14 @@ func (g *gateway) try(method, path, body string, headers ...string) (answer, err
 	}
 	resp, err := g.client.Do(req)
 	if err != nil {
-		return answer{}, err
+		g.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, text}, err
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer{resp.StatusCode, resp.Header, text}
 }
 
 const asJSON = "Content-Type: application/json"
