@@ -68,7 +68,8 @@ func (w *watchlist) watched(r *http.Request, id *identity, grace time.Duration) 
 }
 
 // end leaves the context to the server, which cancels all of a request when it has
-// been answered. Doing it here would take twice as long.
+// been answered. To do it here costs more: the context then has to be taken out of
+// the server's.
 func (r *runningRequest) end() { r.shard.remove(r) }
 
 func (s *watchShard) add(r *runningRequest) {

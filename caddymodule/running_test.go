@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +10,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-apikeys/caddy-apikeys/caddymodule"
 )
@@ -216,6 +221,44 @@ func TestEndedRequestsAreNotWatched(t *testing.T) {
 	k := g.issue(writer)
 	for range 20 {
 		g.passed(g.send("GET", "/cut/socket", "", k.header()))
+	}
+	g.watched(0)
+}
+
+// noted keeps the contexts of requests that have come so far, and answers them.
+type noted struct{}
+
+var contexts = make(chan context.Context, 1)
+
+func init() {
+	caddy.RegisterModule(noted{})
+	httpcaddyfile.RegisterHandlerDirective("noted", func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) { return noted{}, nil })
+	httpcaddyfile.RegisterDirectiveOrder("noted", httpcaddyfile.Before, "reverse_proxy")
+}
+
+func (noted) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.noted", New: func() caddy.Module { return new(noted) }}
+}
+
+func (noted) ServeHTTP(_ http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	contexts <- r.Context()
+	return nil
+}
+
+// The gate leaves that to the server: nothing that belongs to a request may stay while
+// its connection does.
+func TestTheContextOfARequestEndsWithItsAnswer(t *testing.T) {
+	g := start(t, ``, "api_key_auth\nnoted")
+	k := g.issue(reader)
+	for _, protocol := range []func(){func() {}, g.overHTTP2} {
+		protocol()
+		for range 3 {
+			if a := g.send("GET", "/", "", k.header()); a.Status != http.StatusOK {
+				t.Fatal(a)
+			}
+			ctx := <-contexts
+			g.await("the context to end", func() bool { return ctx.Err() != nil })
+		}
 	}
 	g.watched(0)
 }

@@ -13,8 +13,8 @@ import (
 const garbageRoom = 32 << 20
 
 // keepRoom sets GOGC, now and after each collection, so that there is room for garbage
-// whatever is kept. A fixed GOGC would give most room where most is kept, while usage
-// is written, and there it would decide how much memory a gateway takes.
+// whatever is kept. A fixed GOGC that takes as much memory at its peak, while usage is
+// written, gives less room at all other times.
 func keepRoom() {
 	debug.SetGCPercent(percentFor(kept(), uint64(debug.SetMemoryLimit(-1))))
 	runtime.AddCleanup(new([64]byte), func(struct{}) { keepRoom() }, struct{}{})
