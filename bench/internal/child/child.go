@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -151,12 +152,23 @@ func Listens(address string) bool {
 	return true
 }
 
-// FreeAddress returns an address of this machine at which nobody listens.
+var addressesGiven sync.Map
+
+// FreeAddress returns an address of this machine that nobody listens on, and none
+// twice: what is asked for together is not yet in use, and where two servers of one
+// gateway had the same, one would answer for both.
 func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		address := l.Addr().String()
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+		if _, given := addressesGiven.LoadOrStore(address, true); !given {
+			return address, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
