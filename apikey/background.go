@@ -18,7 +18,7 @@ const (
 // start begins the work that goes on until Close.
 func (k *Keyring) start() {
 	ctx, stop := context.WithCancel(context.Background())
-	k.stop = stop
+	k.stop, k.closing = stop, ctx.Done()
 	k.stopped.Go(func() { k.flushUntil(ctx) })
 	k.stopped.Go(func() { k.countUntil(ctx) })
 	k.stopped.Go(func() { k.tellUntil(ctx) })
@@ -49,13 +49,14 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 	if untold := k.recorder.moves.turn(k.clock().UnixMilli()); untold > 0 {
 		k.observer.ClientChangesUntold(untold)
 	}
+	var took time.Duration // of the slice before
 	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error) error {
-		began := time.Now()
-		err := k.update(ctx, "flush", fn)
 		if !all {
-			k.rest(ctx, start, time.Since(began))
+			k.rest(start, took)
 		}
-		return err
+		began := time.Now()
+		defer func() { took = time.Since(began) }()
+		return k.update(ctx, "flush", fn)
 	}, all)
 	if keys > 0 || err != nil {
 		k.observer.UsageFlushed(keys, time.Since(start), err)
@@ -72,17 +73,22 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 // rest pauses between two slices of a flush for as long as one took, so that not all
 // that the gateway is asked meanwhile waits for the whole of it. A flush that has
 // taken long does not rest: usage must be in the store within the interval.
-func (k *Keyring) rest(ctx context.Context, start time.Time, took time.Duration) {
-	if time.Since(start)+took > k.flushEvery/2 {
+func (k *Keyring) rest(start time.Time, took time.Duration) {
+	if took == 0 || time.Since(start)+took > k.flushEvery/2 {
 		return
 	}
 	select {
-	case <-ctx.Done():
+	case <-k.closing:
 	case <-time.After(took):
 	}
 }
 
 func (k *Keyring) flushUntil(ctx context.Context) {
+	// What is being written when the Keyring closes is written to its end. Uses whose
+	// outcome nobody has waited for would be counted again by the last flush.
+	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })
 	tick := time.NewTicker(k.flushEvery)
 	defer tick.Stop()
 	for {
@@ -90,7 +96,7 @@ func (k *Keyring) flushUntil(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			k.flush(ctx, false) // the observer is told; the usage is kept
+			k.flush(writing, false) // the observer is told; the usage is kept
 			k.writeRenewals(ctx)
 		}
 	}

@@ -70,6 +70,7 @@ type core struct {
 	flushEvery time.Duration
 	flushing   sync.Mutex // one flush at a time
 	stop       context.CancelFunc
+	closing    <-chan struct{}
 	stopped    sync.WaitGroup
 }
 

@@ -328,6 +328,56 @@ func TestCloseBringsAllUsageToTheStore(t *testing.T) {
 	second.wantUsage(made.Key.ID, usage(first.clock.now(), 5, "192.0.2.1", "ua"))
 }
 
+// hasty is a store that gives up what it is about to write when nobody waits for it
+// any more.
+type hasty struct {
+	apikey.Store
+	begun, goOn chan struct{}
+}
+
+func (h *hasty) Update(ctx context.Context, fn func(apikey.Tx) error) error {
+	if h.begun != nil {
+		h.begun <- struct{}{}
+		<-h.goOn
+		h.begun = nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return h.Store.Update(ctx, fn)
+}
+
+func TestCloseLetsAFlushThatHasBegunComeToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, seen := &hasty{Store: storagetest.NewMemory()}, &observer{}
+		k, err := apikey.Open(store, apikey.Settings{FlushInterval: time.Second, Capacity: 1}, apikey.Policy{}, seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := k.Issue(ctx, operator, apikey.Issue{Name: "n", UserID: "u"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := k.Verify(ctx, made.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.begun, store.goOn = make(chan struct{}), make(chan struct{})
+		k.Use(&v, "192.0.2.1", "ua")
+		<-store.begun
+		closed := make(chan error)
+		go func() { closed <- k.Close() }()
+		synctest.Wait()
+		close(store.goOn)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		if len(seen.flushes) != 1 || seen.flushes[0] != nil || seen.flushed != 1 {
+			t.Errorf("told of the flushes %v of %d keys", seen.flushes, seen.flushed)
+		}
+	})
+}
+
 func TestCloseSaysWhatItCouldNotWrite(t *testing.T) {
 	r := openRing(t, storagetest.NewMemory())
 	made := r.issue(operator, apikey.Issue{})
