@@ -26,9 +26,9 @@ const (
 func (r *results) figures() []figure {
 	return []figure{
 		{"CPU per request, authenticated / stock Caddy with the same header; 1, 10k, 100k hot keys", "<= 1.05", "<= 1.00",
-			r.cpuOf(hotName(1, r.Main), hotName(10_000, r.Main), hotName(100_000, r.Main)), onlyDuels},
+			r.cpuOf(alsoLogged(hotName(1, r.Main), hotName(10_000, r.Main), hotName(100_000, r.Main))...), onlyDuels},
 		{"the same, every request a miss", "<= 1.10", "<= 1.03",
-			r.cpuOf(missName(r.Main), missName(r.Largest), quietName(r.Main), quietName(r.Largest)), onlyDuels},
+			r.cpuOf(append(alsoLogged(missName(r.Main), missName(r.Largest)), quietName(r.Main), quietName(r.Largest))...), onlyDuels},
 		{"p99 / stock p99, 32 connections", "<= 1.10", "<= 1.00", r.latency(), "go run ./bench/measure -parts solo"},
 		{"share of CPU samples in our handler; 1 key, 10k keys", "<= 1 %, <= 2 %", "0.5 %", r.shareText(), "go run ./bench/measure -parts share"},
 		{"verify a hit; refuse a bad checksum; record a use", "<= 250 ns; <= 60 ns; <= 20 ns; 0 allocations each", "<= 150; <= 40; <= 15",
@@ -43,6 +43,14 @@ func (r *results) figures() []figure {
 		{"kill -9 under 64 concurrent writers", "300 cycles: 0 acknowledged writes lost, 0 revived, 0 failed starts", "2,000", r.crashText(), "make crash CYCLES=300"},
 		{"revoke against 64 readers on open connections", "0 of 1,000,000 accepted", "", r.raceText(), "make revoke-race ROUNDS=1000"},
 	}
+}
+
+// alsoLogged adds the same scenarios with the log format of this project.
+func alsoLogged(names ...string) []string {
+	for _, name := range names {
+		names = append(names, loggedName(name))
+	}
+	return names
 }
 
 // cpuOf lists the ratios of duels, with their quartiles.

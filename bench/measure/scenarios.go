@@ -49,9 +49,12 @@ func hotName(hot int, store string) string {
 func missName(store string) string  { return "always a miss, " + store + " keys" }
 func quietName(store string) string { return missName(store) + ", usage off" }
 func freshName(store string) string { return "another key each time, of " + store }
+func loggedName(name string) string { return name + ", log format api_keys" }
 
 // leastIndex makes nearly every lookup a miss.
 const leastIndex = "\tindex_size 1\n"
+
+const loggedFormat = "format api_keys\n"
 
 const (
 	unknownName  = "unknown key refused"
@@ -115,14 +118,20 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 			add(scenario{name: missName(s.String()), with: misses, ours: true}, "misses of "+s.String(), func() (*target, error) {
 				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-" + s.String(), Global: leastIndex})
 			})
+			add(scenario{name: loggedName(missName(s.String())), with: misses, ours: true}, "misses with the log format of "+s.String(), func() (*target, error) {
+				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-log-format-" + s.String(), Global: leastIndex, Log: loggedFormat})
+			})
 		}
 	}
 	add(scenario{name: hotName(10_000, main.String()) + ", GOGC=100", with: hot(main, 10_000), ours: true}, "GOGC=100", func() (*target, error) {
 		return l.oursTarget(ctx, main, gateway.Config{Name: "ours-gogc-100", Env: []string{"GOGC=100"}})
 	})
-	add(scenario{name: hotName(10_000, main.String()) + ", log format api_keys", with: hot(main, 10_000), ours: true}, "log format", func() (*target, error) {
-		return l.oursTarget(ctx, main, gateway.Config{Name: "ours-log-format", Log: "format api_keys\n"})
-	})
+	// With the log that the example Caddyfiles have.
+	for _, keys := range []int{1, 10_000, 100_000} {
+		add(scenario{name: loggedName(hotName(keys, main.String())), with: hot(main, keys), ours: true}, "log format", func() (*target, error) {
+			return l.oursTarget(ctx, main, gateway.Config{Name: "ours-log-format", Log: loggedFormat})
+		})
+	}
 	// As much room for garbage as ours has.
 	add(scenario{name: roomyStockName, with: hot(main, 10_000)}, "roomy", func() (*target, error) {
 		return l.stockTarget(ctx, "stock-gogc-600", "GOGC=600")
