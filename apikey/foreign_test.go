@@ -100,6 +100,8 @@ func TestImportReportsEachLineThatItDoesNotTake(t *testing.T) {
 			return line
 		}
 		r.importAll(foreign("sha256", "there"))
+		made := r.issue(operator, apikey.Issue{})
+		r.revoke(operator, made.Key.ID)
 		lines := []apikey.Import{
 			foreign("sha256", "one"), foreign("sha256", "one"), foreign("sha256", "there"), foreign("sha512", "two"), foreign("hmac-sha256", "three"),
 			change(func(l *apikey.Import) { l.Algorithm = "bcrypt" }),
@@ -110,7 +112,7 @@ func TestImportReportsEachLineThatItDoesNotTake(t *testing.T) {
 			change(func(l *apikey.Import) { l.Name = "" }),
 			change(func(l *apikey.Import) { l.OrganizationID = "" }),
 			change(func(l *apikey.Import) { l.UserID = "" }),
-			change(func(l *apikey.Import) { l.ServiceAccountID = "bot" }),
+			change(func(l *apikey.Import) { l.UserID = made.Token }),
 			change(func(l *apikey.Import) { l.ExpiresAt = r.clock.now() }),
 		}
 		want := []string{"", "dup", "dup", "", "", "algorithm", "hash", "hash", "hash", "secret", "name", "organization", "userId", "userId", "expiresAt"}
@@ -136,7 +138,7 @@ func TestImportReportsEachLineThatItDoesNotTake(t *testing.T) {
 				t.Error("a dry run wrote")
 			}
 		}
-		if r.keys() != 4 || strings.Count(r.seen.told(), "imported") != 4 {
+		if r.keys() != 5 || strings.Count(r.seen.told(), "imported") != 4 {
 			t.Errorf("%d keys, told %q", r.keys(), r.seen.told())
 		}
 		for _, token := range []string{"one", "two", "three"} {
@@ -148,7 +150,7 @@ func TestImportReportsEachLineThatItDoesNotTake(t *testing.T) {
 				t.Errorf("again, line %d: %v", i, err)
 			}
 		}
-		if err != nil || r.keys() != 4 {
+		if err != nil || r.keys() != 5 {
 			t.Errorf("%d keys after the second import, %v", r.keys(), err)
 		}
 	})

@@ -293,7 +293,7 @@ func TestEntryWithUsageIsNeverGivenAway(t *testing.T) {
 	slots := make(map[ID]slot)
 	for _, id := range ids {
 		if at := x.put(indexKey(id, 0)); at != (slot{}) {
-			if ok, _ := x.use(id, at, 1, "192.0.2.1", "ua"); !ok {
+			if ok, _ := x.use(id, at, 1, "192.0.2.1", "ua", nil); !ok {
 				t.Fatal("a use right after the fill was not taken")
 			}
 			slots[id] = at

@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -40,7 +41,7 @@ func (k *Keyring) IssueMany(ctx context.Context, by Principal, what []Issue) ([]
 	for i := range what {
 		r, err := k.newRecord(by, what[i], now)
 		if err != nil {
-			return nil, err
+			return nil, cmp.Or(k.madeBefore(ctx, by, what[i].Once, now), err)
 		}
 		records[i], made[i] = r, k.mint(r, now)
 	}
@@ -179,30 +180,28 @@ func (k *Keyring) newRecord(by Principal, what Issue, now time.Time) (*record, e
 		CreatedBy: by.ID(), MintedBy: by.KeyID,
 	}}
 	switch {
-	case what.ServiceAccountID != "" && what.UserID != "":
-		return nil, &FieldError{"userId", "cannot be given together with serviceAccountId: a key has one owner"}
-	case what.ServiceAccountID != "":
+	case what.UserID != "" && !by.Operator:
+		return nil, &FieldError{"userId", "cannot be chosen: the key belongs to who asks for it"}
+	case what.ServiceAccountID != "": // and not to the user
 		r.ServiceAccountID = what.ServiceAccountID
 	case by.Operator && what.UserID == "":
 		return nil, &FieldError{"userId", "is required, or serviceAccountId: a key has an owner"}
 	case by.Operator:
 		r.UserID = what.UserID
-	case what.UserID != "":
-		return nil, &FieldError{"userId", "cannot be chosen: the key belongs to who asks for it"}
 	default:
 		r.UserID, r.ServiceAccountID = by.UserID, by.ServiceAccountID
 	}
 	if err := k.checkTexts(r); err != nil {
 		return nil, err
 	}
-	if err := checkIdentity("organization", r.OrganizationID); err != nil {
+	if err := k.checkIdentity("organization", r.OrganizationID); err != nil {
 		return nil, err
 	}
 	field := "userId"
 	if r.ServiceAccountID != "" {
 		field = "serviceAccountId"
 	}
-	if err := checkIdentity(field, r.owner()); err != nil {
+	if err := k.checkIdentity(field, r.owner()); err != nil {
 		return nil, err
 	}
 	var err error
@@ -218,10 +217,22 @@ func (k *Keyring) checkTexts(r *record) error {
 	if err := checkText("description", r.Description, MaxDescriptionLength); err != nil {
 		return err
 	}
-	for _, f := range []struct{ field, text string }{{"name", r.Name}, {"description", r.Description}} {
-		if containsToken(f.text, k.prefixes) {
-			return &FieldError{f.field, "holds a token; revoke that key if others have seen it"}
-		}
+	if err := k.checkNoToken("name", r.Name); err != nil {
+		return err
+	}
+	return k.checkNoToken("description", r.Description)
+}
+
+func (k *Keyring) checkIdentity(field, id string) error {
+	if err := checkIdentity(field, id); err != nil {
+		return err
+	}
+	return k.checkNoToken(field, id)
+}
+
+func (k *Keyring) checkNoToken(field, text string) error {
+	if containsToken(text, k.prefixes) {
+		return &FieldError{field, "holds a token; revoke that key if others have seen it"}
 	}
 	return nil
 }

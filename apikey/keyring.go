@@ -227,7 +227,7 @@ func (k *Keyring) Use(v *Verdict, address, userAgent string) {
 	case UsageTime:
 		address, userAgent = "", ""
 	}
-	k.recorder.record(v, address, userAgent)
+	k.recorder.record(v, address, userAgent, k.prefixes)
 }
 
 // view runs a read and tells the observer how it went.

@@ -1,6 +1,7 @@
 package apikey_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -115,10 +116,18 @@ func TestListShowsEachOrganizationItsKeysNewestFirst(t *testing.T) {
 				t.Error("not newest first")
 			}
 		}
-		for _, stranger := range []string{"acme3", "ac", "acme\x00", "", "acme\x01", "\x00", "zzz"} {
+		for _, stranger := range []string{"acme3", "ac", "acme\x00", "acme\x01", "\x00", "zzz"} {
 			if page, err := r.List(ctx, user(stranger, "u"), apikey.ListQuery{Limit: 10}); err != nil || len(page.Keys) != 0 || !page.Next.IsZero() {
 				t.Errorf("organization %q, which has no keys, sees %d, %v", stranger, len(page.Keys), err)
 			}
+		}
+		// The operator of all organizations must not believe that there are none.
+		everywhere := apikey.Operator("")
+		if page, err := r.List(ctx, everywhere, apikey.ListQuery{Limit: 10}); !errors.Is(err, apikey.ErrNotFound) {
+			t.Errorf("a list of no organization has %d keys, %v", len(page.Keys), err)
+		}
+		if revoked, err := r.RevokeWhere(ctx, everywhere, apikey.Filter{UserID: "alice"}); !errors.Is(err, apikey.ErrNotFound) {
+			t.Errorf("%d keys of no organization were revoked, %v", revoked, err)
 		}
 	})
 }

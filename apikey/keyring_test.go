@@ -88,6 +88,7 @@ func TestTokenIsNowhereInTheStore(t *testing.T) {
 
 func TestOwnerMustBeOneThatTheCallerMayName(t *testing.T) {
 	r := openRing(t, storagetest.NewMemory())
+	token := r.issue(operator, apikey.Issue{}).Token
 	before := dump(t, r.store.Store)
 	for name, c := range map[string]struct {
 		by    apikey.Principal
@@ -95,7 +96,6 @@ func TestOwnerMustBeOneThatTheCallerMayName(t *testing.T) {
 		field string
 	}{
 		"operator names nobody":            {operator, apikey.Issue{}, "userId"},
-		"operator names two":               {operator, apikey.Issue{UserID: "a", ServiceAccountID: "b"}, "userId"},
 		"user names another":               {user("acme", "alice"), apikey.Issue{UserID: "bob"}, "userId"},
 		"user names two":                   {user("acme", "alice"), apikey.Issue{UserID: "alice", ServiceAccountID: "b"}, "userId"},
 		"caller without a name":            {user("acme", ""), apikey.Issue{}, "userId"},
@@ -109,12 +109,16 @@ func TestOwnerMustBeOneThatTheCallerMayName(t *testing.T) {
 		"user with DEL":                    {operator, apikey.Issue{UserID: "a\x7f"}, "userId"},
 		"user too long":                    {operator, apikey.Issue{UserID: strings.Repeat("u", 129)}, "userId"},
 		"service account too long":         {operator, apikey.Issue{ServiceAccountID: strings.Repeat("u", 129)}, "serviceAccountId"},
+		"a token for a user":               {operator, apikey.Issue{UserID: token}, "userId"},
+		"a token for a service account":    {user("acme", "alice"), apikey.Issue{ServiceAccountID: token}, "serviceAccountId"},
+		"a token without its checksum":     {operator, apikey.Issue{UserID: token[:len(token)-6]}, "userId"},
+		"a token for an organization":      {apikey.Operator(token), apikey.Issue{UserID: "alice"}, "organization"},
 		"service account of a tab":         {user("acme", "alice"), apikey.Issue{ServiceAccountID: "\t"}, "serviceAccountId"},
 	} {
 		c.what.Name = "n"
 		made, err := r.Issue(ctx, c.by, c.what)
 		var field *apikey.FieldError
-		if !errors.As(err, &field) || field.Field != c.field || made.Token != "" {
+		if !errors.As(err, &field) || field.Field != c.field || made.Token != "" || strings.Contains(err.Error(), token[3:40]) {
 			t.Errorf("%s: %v, want an error about %s", name, err, c.field)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -86,6 +87,36 @@ func TestAddressIsKeptAsAnAddressOrNotAtAll(t *testing.T) {
 			r.flush()
 		}
 	}
+}
+
+func TestUserAgentWithATokenIsNotKept(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		made := r.issue(operator, apikey.Issue{})
+		for name, agent := range map[string]string{
+			"the token":                   made.Token,
+			"in a text":                   "sdk/1.0 (" + made.Token + ")",
+			"of something else":           r.issue(operator, apikey.Issue{}).Token,
+			"without its checksum":        made.Token[:len(made.Token)-6],
+			"with what is dropped inside": "ak_\x01" + made.Token[3:],
+			"cut to its greater part":     strings.Repeat("x", 256-60) + made.Token,
+		} {
+			r.clock.advance(time.Second)
+			r.use(made.Token, "192.0.2.1", agent)
+			for range 2 {
+				if got := r.get(operator, made.Key.ID).Usage.LastUsedUserAgent; got != "" {
+					t.Errorf("%s: %q is told", name, got)
+				}
+				r.flush()
+			}
+			r.use(made.Token, "192.0.2.1", "ua")
+		}
+		secret := fmt.Sprintf("%x", made.Token[len("ak_")+22:][:20])
+		for key, value := range dump(t, r.store.Store) {
+			if strings.Contains(value, secret) {
+				t.Errorf("the store has a secret under %s", key)
+			}
+		}
+	})
 }
 
 // In a bubble, with the default clock: what stands in the store, and when.

@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -183,7 +184,11 @@ func (k *Keyring) Rotate(ctx context.Context, by Principal, id ID, what Rotate) 
 // succeed gives a new record what it has of the one before it.
 func (k *Keyring) succeed(next, old *record, by Principal, end, now time.Time) (err error) {
 	if end.IsZero() && !old.ExpiresAt.IsZero() {
-		end = now.Add(old.ExpiresAt.Sub(old.CreatedAt))
+		if life := old.ExpiresAt.Sub(old.CreatedAt); life < math.MaxInt64 {
+			end = now.Add(life)
+		} else {
+			end = old.ExpiresAt // some centuries from now
+		}
 		if longest := k.policy.MaxTTL; longest != 0 {
 			end = earlier(end, now.Add(longest))
 		}

@@ -318,6 +318,16 @@ func TestNewKeyLivesAsLongAsTheOneItReplaces(t *testing.T) {
 	}
 }
 
+func TestKeyOfManyCenturiesIsReplacedByOneThatEndsWithIt(t *testing.T) {
+	r := openRing(t, storagetest.NewMemory())
+	end := time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	made := r.issue(operator, apikey.Issue{ExpiresAt: end})
+	next, err := r.Rotate(ctx, operator, made.Key.ID, apikey.Rotate{})
+	if err != nil || !next.Key.ExpiresAt.Equal(end) {
+		t.Errorf("it ends %v, %v", next.Key.ExpiresAt, err)
+	}
+}
+
 func TestKeyIsRotatedOnceAndOnlyByWhoMay(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, r *ring) {
 		ofUser := r.issue(operator, apikey.Issue{UserID: "alice"})

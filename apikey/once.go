@@ -71,15 +71,10 @@ func callTime(value []byte) (made ID, fingerprint []byte, at time.Time, ok bool)
 	return ID(value[1:17]), value[17 : 17+sha256.Size], at, !p.failed
 }
 
-// claim notes, inside the write, that the call makes a key. It refuses with
-// *Replayed or ErrOnceReused when the call was made before, but not when that was
-// an earlier run of this very write.
-func (o *Once) claim(tx Tx, by Principal, makes ID, now time.Time) error {
-	if o == nil {
-		return nil
-	}
-	name := o.name(by)
-	value, err := tx.Get(TableCalls, name)
+// before refuses with *Replayed or ErrOnceReused when the call was made before, but
+// not when that was an earlier run of the very write that makes a key now.
+func (o *Once) before(tx Reader, by Principal, makes ID, now time.Time) error {
+	value, err := tx.Get(TableCalls, o.name(by))
 	if err != nil {
 		return err
 	}
@@ -89,9 +84,31 @@ func (o *Once) claim(tx Tx, by Principal, makes ID, now time.Time) error {
 		}
 		return &Replayed{made}
 	}
-	value = append([]byte{callVersion}, makes[:]...)
+	return nil
+}
+
+// madeBefore says that a call was made before which is not acceptable any more: its
+// end may have passed since, and yet it has made a key.
+func (k *Keyring) madeBefore(ctx context.Context, by Principal, o *Once, now time.Time) error {
+	if o == nil {
+		return nil
+	}
+	err := k.view(ctx, "issue", func(tx Reader) error { return o.before(tx, by, ID{}, now) })
+	return refusalOr("looking for an earlier call", err)
+}
+
+// claim notes, inside the write, that the call makes a key, unless it was made
+// before.
+func (o *Once) claim(tx Tx, by Principal, makes ID, now time.Time) error {
+	if o == nil {
+		return nil
+	}
+	if err := o.before(tx, by, makes, now); err != nil {
+		return err
+	}
+	value := append([]byte{callVersion}, makes[:]...)
 	value = append(value, o.Fingerprint[:]...)
-	return tx.Put(TableCalls, name, binary.AppendUvarint(value, uint64(now.UnixMilli())))
+	return tx.Put(TableCalls, o.name(by), binary.AppendUvarint(value, uint64(now.UnixMilli())))
 }
 
 // forgetCalls removes calls that are older than they need to be, a slice at a

@@ -137,6 +137,27 @@ func TestCallIsForgottenAfterADay(t *testing.T) {
 	})
 }
 
+func TestCallIsRememberedWhenItWouldBeRefusedNow(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		call := apikey.Issue{ExpiresAt: r.clock.in(time.Second), Once: once("create", "a", 1)}
+		first := r.issue(operator, call)
+		r.clock.advance(time.Second)
+		call.Name, call.UserID = "n", "u"
+		var replayed *apikey.Replayed
+		if _, err := r.Issue(ctx, operator, call); !errors.As(err, &replayed) || replayed.KeyID != first.Key.ID {
+			t.Errorf("the same call, when its key has expired: %v", err)
+		}
+		call.Once = once("create", "a", 2)
+		if _, err := r.Issue(ctx, operator, call); !errors.Is(err, apikey.ErrOnceReused) {
+			t.Errorf("another call: %v", err)
+		}
+		call.Once = once("create", "b", 1)
+		if _, err := r.Issue(ctx, operator, call); !isField(err, "expiresAt") {
+			t.Errorf("a call that was not made: %v", err)
+		}
+	})
+}
+
 func TestCallIsRememberedAcrossARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	open := func() *ring {

@@ -119,10 +119,14 @@ type Page struct {
 	Next ID
 }
 
-// List returns the keys of the caller's organization.
+// List returns the keys of the caller's organization. Who has none, as an operator
+// may, gets ErrNotFound: an empty list would say that there are no keys.
 func (k *Keyring) List(ctx context.Context, by Principal, q ListQuery) (Page, error) {
 	if by.Scope != ScopeReadWrite {
 		return Page{}, ErrScope
+	}
+	if by.OrganizationID == "" {
+		return Page{}, ErrNotFound
 	}
 	now := k.clock()
 	limit := min(max(q.Limit, 1), maxPage)

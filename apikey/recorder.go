@@ -27,14 +27,15 @@ type recorder struct {
 	dropped int
 }
 
-// record notes a use. Memory is allocated only when the client has changed.
-func (u *recorder) record(v *Verdict, address, userAgent string) {
-	ok, displaced := u.index.use(v.KeyID, v.entry, v.at, address, userAgent)
+// record notes a use. Memory is allocated only when the client has changed. A user
+// agent with a token of one of the prefixes is not kept.
+func (u *recorder) record(v *Verdict, address, userAgent string, prefixes []string) {
+	ok, displaced := u.index.use(v.KeyID, v.entry, v.at, address, userAgent, prefixes)
 	if displaced != nil {
 		u.keep(displaced, 0)
 	}
 	if !ok {
-		u.keep(newClient(v.KeyID, v.at, address, userAgent), 1)
+		u.keep(newClient(v.KeyID, v.at, address, userAgent, prefixes), 1)
 	}
 }
 

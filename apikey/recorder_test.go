@@ -19,7 +19,7 @@ func TestMemoryForUsageIsBounded(t *testing.T) {
 	u := spilling()
 	use := func(n int) {
 		v := Verdict{KeyID: ID{12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)}, at: 1}
-		u.record(&v, "192.0.2.1", "ua")
+		u.record(&v, "192.0.2.1", "ua", nil)
 	}
 	for n := range maxSpill + 1000 {
 		use(n)
@@ -107,11 +107,11 @@ func TestObserverIsToldWhatWasDropped(t *testing.T) {
 // written.
 func TestUseThatComesDuringAFlushIsNotTakenForFlushed(t *testing.T) {
 	for name, during := range map[string]func(u *recorder, id ID){
-		"a use": func(u *recorder, id ID) { u.keep(newClient(id, 20, "192.0.2.2", "later"), 1) },
-		"a client that was left behind, without a use": func(u *recorder, id ID) { u.keep(newClient(id, 20, "192.0.2.2", "later"), 0) },
+		"a use": func(u *recorder, id ID) { u.keep(newClient(id, 20, "192.0.2.2", "later", nil), 1) },
+		"a client that was left behind, without a use": func(u *recorder, id ID) { u.keep(newClient(id, 20, "192.0.2.2", "later", nil), 0) },
 	} {
 		u, store, id := spilling(), tables{}, ID{15: 1}
-		u.keep(newClient(id, 10, "192.0.2.1", "earlier"), 1)
+		u.keep(newClient(id, 10, "192.0.2.1", "earlier", nil), 1)
 		count := uint64(1)
 		if name == "a use" {
 			count++
@@ -148,7 +148,7 @@ func TestClientLeftInAnotherKeysEntryReachesItsOwn(t *testing.T) {
 	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
 	ids := indexIDs(2)
 	at := x.put(indexKey(ids[0], 0))
-	late := newClient(ids[1], 30, "192.0.2.9", "late")
+	late := newClient(ids[1], 30, "192.0.2.9", "late", nil)
 	left := func() {
 		x.clients[at.number-1].Store(late)
 		x.dirty[(at.number-1)/64].Or(1 << ((at.number - 1) % 64))
@@ -176,7 +176,7 @@ func TestClientLeftInAnotherKeysEntryReachesItsOwn(t *testing.T) {
 
 	clear(store)
 	left()
-	u.record(&v, "192.0.2.1", "own")
+	u.record(&v, "192.0.2.1", "own", nil)
 	flush()
 	want("replaced by a use", ids[1], "late", 0)
 	want("replaced by a use", ids[0], "own", 1)
@@ -203,7 +203,7 @@ func TestUseOfAnEntryThatWasGivenAwayIsCountedForItsOwnKey(t *testing.T) {
 	}
 	for _, id := range set {
 		v := Verdict{KeyID: id, entry: slots[id], at: 5}
-		u.record(&v, "192.0.2.1", id.String())
+		u.record(&v, "192.0.2.1", id.String(), nil)
 	}
 	if len(u.spill) < len(set)-ways {
 		t.Errorf("%d of %d keys are in the spill, want all but %d", len(u.spill), len(set), ways)
@@ -222,7 +222,7 @@ func TestFlushThatFailsIsTriedAgainWithTheSameUses(t *testing.T) {
 	for i, id := range indexIDs(2500) { // three slices, and a spill
 		at := x.put(indexKey(id, 0))
 		v := Verdict{KeyID: id, entry: at, at: int64(i)}
-		u.record(&v, "192.0.2.1", "ua")
+		u.record(&v, "192.0.2.1", "ua", nil)
 	}
 	store := tables{}
 	slices := 0
@@ -261,7 +261,7 @@ func TestFlushMakesRoomInACrowdedIndex(t *testing.T) {
 	use := func(id ID) (at slot) {
 		if at = x.put(indexKey(id, 0)); at != (slot{}) {
 			v := Verdict{KeyID: id, entry: at, at: 50}
-			u.record(&v, "192.0.2.1", "ua")
+			u.record(&v, "192.0.2.1", "ua", nil)
 		}
 		return at
 	}
@@ -315,7 +315,7 @@ func TestUsageIsWrittenAfterTheClockJumpedAndCameBack(t *testing.T) {
 	store := tables{}
 	for _, now := range []int64{1_000_000_000, 1000} {
 		v.at = now
-		u.record(&v, "192.0.2.1", "ua")
+		u.record(&v, "192.0.2.1", "ua", nil)
 		keys, err := u.flush(context.Background(), now, func(_ context.Context, fn func(Tx) error) error { return fn(store) }, false)
 		if err != nil || keys != 1 {
 			t.Errorf("at %d: %d keys written, %v", now, keys, err)
@@ -328,14 +328,14 @@ func TestEntryWithAUseInItDoesNotRetire(t *testing.T) {
 	id := indexIDs(1)[0]
 	at := x.put(indexKey(id, 0))
 	entry := uint64(at.number - 1)
-	if ok, _ := x.use(id, at, 1, "", ""); !ok || x.retire(entry) {
+	if ok, _ := x.use(id, at, 1, "", "", nil); !ok || x.retire(entry) {
 		t.Error("an entry ended its life with a use in it")
 	}
 	x.flushed(&x.collect(nil, entry)[0], 1)
 	if !x.retire(entry) {
 		t.Error("an entry whose usage was flushed does not end its life")
 	}
-	if ok, _ := x.use(id, at, 1, "", ""); ok {
+	if ok, _ := x.use(id, at, 1, "", "", nil); ok {
 		t.Error("a use of an entry's former life was taken")
 	}
 }
@@ -344,7 +344,7 @@ func TestEntryWithAUseInItDoesNotRetire(t *testing.T) {
 func TestUsageIsNotCountedTwiceWhenTheAnswerOfItsWriteIsLost(t *testing.T) {
 	u, store, id := spilling(), tables{}, ID{15: 1}
 	for range 5 {
-		u.keep(newClient(id, 10, "192.0.2.1", "ua"), 1)
+		u.keep(newClient(id, 10, "192.0.2.1", "ua", nil), 1)
 	}
 	if _, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error) error {
 		if err := fn(tables{}); err != nil { // counts for nothing

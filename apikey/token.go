@@ -16,6 +16,11 @@ const (
 	checksumDigits = 6
 	bodyDigits     = idDigits + secretDigits + checksumDigits
 
+	// tellingDigits are as much of a token as nobody should see: anybody can
+	// compute the checksum, and what is missing of the secret could be guessed.
+	// With fewer, more than half of the secret is missing.
+	tellingDigits = idDigits + secretDigits/2
+
 	maxPrefix = 16
 )
 
@@ -98,7 +103,8 @@ func hasAnyPrefix(token string, prefixes []string) bool {
 	return false
 }
 
-// containsToken reports whether text holds the shape of a token.
+// containsToken reports whether text holds what has the shape of a token, or of the
+// greater part of one.
 func containsToken(text string, prefixes []string) bool {
 	for _, p := range prefixes {
 		for rest := text; ; {
@@ -106,7 +112,7 @@ func containsToken(text string, prefixes []string) bool {
 			if at < 0 {
 				break
 			}
-			if body := rest[at+len(p):]; len(body) >= bodyDigits && isBase62(body[:bodyDigits]) {
+			if body := rest[at+len(p):]; len(body) >= tellingDigits && isBase62(body[:tellingDigits]) {
 				return true
 			}
 			rest = rest[at+1:] // a prefix can overlap itself

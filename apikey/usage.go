@@ -30,9 +30,13 @@ type client struct {
 	userAgent string
 }
 
-func newClient(id ID, at int64, address, userAgent string) *client {
+func newClient(id ID, at int64, address, userAgent string, prefixes []string) *client {
 	parsed, _ := netip.ParseAddr(address)
-	return &client{id, at, parsed.Unmap().WithZone(""), cleanUserAgent(userAgent)}
+	// Asked of what is kept: to clean a text can make a token of it.
+	if userAgent = cleanUserAgent(userAgent); containsToken(userAgent, prefixes) {
+		userAgent = ""
+	}
+	return &client{id, at, parsed.Unmap().WithZone(""), userAgent}
 }
 
 // cleanUserAgent cuts a user agent and drops what is not printable, so that it
@@ -71,7 +75,7 @@ const (
 
 // use records a use in the entry of a key. It reports false when the key has
 // lost the entry. displaced is a client of another key that was still there.
-func (x *index) use(id ID, at slot, now int64, address, userAgent string) (ok bool, displaced *client) {
+func (x *index) use(id ID, at slot, now int64, address, userAgent string, prefixes []string) (ok bool, displaced *client) {
 	if at.number == 0 {
 		return false, nil
 	}
@@ -103,7 +107,7 @@ func (x *index) use(id ID, at slot, now int64, address, userAgent string) (ok bo
 		words[wordClient].CompareAndSwap(old, clientBusy) {
 		// Whoever finds it busy used the key at the same moment, and this
 		// client is as much the last one as his.
-		displaced = x.clients[entry].Swap(newClient(id, now, address, userAgent))
+		displaced = x.clients[entry].Swap(newClient(id, now, address, userAgent, prefixes))
 		words[wordClient].Store(hash)
 	}
 	if bit := uint64(1) << (entry % 64); x.dirty[entry/64].Load()&bit == 0 {

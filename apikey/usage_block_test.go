@@ -37,7 +37,7 @@ func blocks(t *testing.T, store tables) map[ID][]keyUsage {
 
 // used is a use that waits for a flush.
 func used(id ID, at int64, count uint64, agent string) pendingUse {
-	return pendingUse{id: id, used: at, count: count, client: newClient(id, at, "192.0.2.1", agent)}
+	return pendingUse{id: id, used: at, count: count, client: newClient(id, at, "192.0.2.1", agent, nil)}
 }
 
 func flushed(t *testing.T, store Tx, uses ...pendingUse) {

@@ -57,7 +57,7 @@ func TestOwnerAndScopeOfANewKey(t *testing.T) {
 		"of a user, by the operator":         {operator, `{"name":"x","userId":"carol"}`, 200, "carol", nil, "read", ""},
 		"of an account, by the operator":     {operator, `{"name":"x","serviceAccountId":"ci"}`, 200, nil, "ci", "read", ""},
 		"of nobody, by the operator":         {operator, `{"name":"x"}`, 400, nil, nil, "", "userId"},
-		"of two, by the operator":            {operator, `{"name":"x","userId":"carol","serviceAccountId":"ci"}`, 400, nil, nil, "", "userId"},
+		"of two, by the operator":            {operator, `{"name":"x","userId":"carol","serviceAccountId":"ci"}`, 200, nil, "ci", "read", ""},
 		"of an empty user, by the operator":  {operator, `{"name":"x","userId":""}`, 400, nil, nil, "", "userId"},
 		"of another user":                    {alice, `{"name":"x","userId":"carol"}`, 400, nil, nil, "", "userId"},
 		"by a reader":                        {reader, `{"name":"x"}`, 403, nil, nil, "", ""},
