@@ -55,7 +55,7 @@ func (k *Keyring) Export(ctx context.Context, yield func(Exported) error) error 
 				return errors.Join(err, failed)
 			}
 			for i := range all {
-				if err := addUsage(tx, &all[i].Key, nil); err != nil {
+				if _, err := addReadableUsage(tx, &all[i].Key, nil); err != nil {
 					return err
 				}
 			}

@@ -3,8 +3,10 @@ package apikey_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
@@ -196,12 +198,45 @@ func TestLeakedTokenEndsItsKey(t *testing.T) {
 		}
 
 		// Whoever repeats a report causes no write.
-		told, updates := len(r.seen.changes), r.store.updates.Load()
+		told, before := len(r.seen.changes), dump(t, r.store.Store)
 		if key, err := r.RevokeLeaked(ctx, leak); err != nil || key.RevokedFor != apikey.CauseLeaked {
 			t.Errorf("again: %+v, %v", key, err)
 		}
-		if len(r.seen.changes) != told || r.store.updates.Load() != updates {
+		if len(r.seen.changes) != told || !maps.Equal(before, dump(t, r.store.Store)) {
 			t.Error("a report that is repeated is a change again")
 		}
 	})
+}
+
+func TestLeakedTokenEndsAllKeysThatItWasImportedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := elsewhere
+		policy.Retention = time.Hour
+		k, err := apikey.Open(storagetest.NewMemory(), apikey.Settings{Capacity: 1}, policy, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		r := &ring{Keyring: k, t: t, store: &probe{}, clock: newClock(), seen: &observer{}}
+		r.importAll(foreign("sha256", "twice"))
+		time.Sleep(time.Second)
+		r.importAll(foreign("sha512", "twice"), foreign("sha512", "another"))
+		if _, err := r.RevokeLeaked(ctx, apikey.Leak{Token: "twice"}); err != nil {
+			t.Fatal(err)
+		}
+		r.verify("twice", apikey.ReasonRevoked)
+		r.verify("another", apikey.ReasonNone)
+		time.Sleep(2 * time.Hour)
+		r.verify("twice", apikey.ReasonUnknown)
+		r.verify("another", apikey.ReasonNone)
+	})
+}
+
+func TestRevokingTheKeysOfAnOwnerNeedsAConditionBesidesTheirStatus(t *testing.T) {
+	r := openRing(t, storagetest.NewMemory())
+	made := r.issue(operator, apikey.Issue{})
+	if n, err := r.RevokeWhere(ctx, operator, apikey.Filter{Status: apikey.StatusExpired}); n != 0 || !isField(err, "userId") {
+		t.Errorf("%d revoked, %v", n, err)
+	}
+	r.verify(made.Token, apikey.ReasonNone)
 }

@@ -174,6 +174,39 @@ func (k *Keyring) verifyForeignStored(ctx context.Context, token string) (Verdic
 	return Verdict{Reason: ReasonUnknown}, nil
 }
 
+// foreignIDs returns the keys that a foreign token was imported for.
+func (k *Keyring) foreignIDs(ctx context.Context, token string) (ids []ID, _ error) {
+	kinds, err := k.foreignKinds(ctx)
+	if err != nil {
+		return nil, unavailable("looking up a foreign token", err)
+	}
+	err = k.view(ctx, "lookup", func(tx Reader) error {
+		ids = ids[:0]
+		for i := range len(k.ownKinds) + len(kinds) {
+			kind, ok := k.kind(kinds, i)
+			if !ok {
+				continue
+			}
+			d, ok := k.digestForeign(kind, token)
+			if !ok {
+				continue
+			}
+			value, err := tx.Get(TableForeign, d.foreignKey())
+			if err != nil {
+				return err
+			}
+			if len(value) == len(ID{}) {
+				ids = append(ids, ID(value))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, unavailable("looking up a foreign token", err)
+	}
+	return ids, nil
+}
+
 // verifyID judges the key that a foreign token was found to belong to. The digest
 // is compared once more: the key may be gone, or its digest made anew meanwhile.
 func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token string) (v Verdict, err error) {

@@ -32,13 +32,14 @@ func newID(now time.Time) ID {
 }
 
 // ParseID reads the text form of an id, as the API shows it: "key_" and 22
-// base62 digits. It reports false for anything else, a number of more than 128
-// bits among it.
+// base62 digits. It reports false for anything else, among it a number of more than
+// 128 bits, and the id of no key.
 func ParseID(text string) (ID, bool) {
 	if len(text) != IDLength || text[:len(idPrefix)] != idPrefix {
 		return ID{}, false
 	}
-	return parseIDDigits(text[len(idPrefix):])
+	id, ok := parseIDDigits(text[len(idPrefix):])
+	return id, ok && !id.IsZero()
 }
 
 func parseIDDigits(digits string) (id ID, ok bool) {

@@ -75,6 +75,7 @@ func TestParseIDAcceptsWhatStringWritesAndNothingElse(t *testing.T) {
 		"not ASCII":           "key_" + strings.Repeat("é", 11),
 		"more than 128 bits":  "key_7n42DGM5Tflk9n8mt7Fhc8",
 		"all the last digit":  "key_" + strings.Repeat("z", idDigits),
+		"the id of no key":    "key_" + strings.Repeat("0", idDigits),
 		"NUL":                 text[:len(text)-1] + "\x00",
 		"a token, not its id": "ak_" + text[3:],
 	} {

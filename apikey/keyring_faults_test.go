@@ -143,6 +143,54 @@ func TestKeyWithDamagedUsageCanBeRevoked(t *testing.T) {
 	r.verify(made.Token, apikey.ReasonRevoked)
 }
 
+// In an incident, what is damaged must not keep what is not.
+func TestDamageOfOneKeyKeepsNoOtherFromBeingListedChangedAndRevoked(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		bobs := r.issue(operator, apikey.Issue{UserID: "bob"})
+		r.use(bobs.Token, "192.0.2.1", "ua")
+		r.flush()
+		r.clock.advance(time.Millisecond) // the usage of keys that come later is in the same record
+		alices := []apikey.Issued{r.issue(operator, apikey.Issue{}), r.issue(operator, apikey.Issue{}), r.issue(operator, apikey.Issue{})}
+		rewrite(t, r.store.Store, apikey.TableUsage, bobs.Key.ID, func([]byte) []byte { return []byte("nonsense") })
+		if got := r.list(operator, apikey.Filter{}, 2); len(got) != 4 {
+			t.Errorf("with damaged usage %d keys are listed", len(got))
+		}
+		if got := r.list(operator, apikey.Filter{UnusedSince: r.clock.in(time.Hour)}, 2); len(got) != 0 {
+			t.Errorf("%d keys are told to be unused whose usage nobody knows", len(got))
+		}
+		name := "another"
+		if key, err := r.Update(ctx, operator, bobs.Key.ID, apikey.Update{Name: &name}); err != nil || key.Name != name {
+			t.Errorf("%v", err)
+		}
+		if err := r.Export(ctx, func(apikey.Exported) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		if n, err := r.RevokeWhere(ctx, operator, apikey.Filter{UserID: "alice"}); n != 3 || err != nil {
+			t.Errorf("with damaged usage %d keys are revoked, %v", n, err)
+		}
+
+		carols := r.issue(operator, apikey.Issue{UserID: "carol"})
+		rewrite(t, r.store.Store, apikey.TableKeys, alices[1].Key.ID, func([]byte) []byte { return []byte("nonsense") })
+		if n, err := r.RevokeWhere(ctx, operator, apikey.Filter{UserID: "carol"}); n != 1 || !errors.Is(err, apikey.ErrUnavailable) {
+			t.Errorf("with a damaged key %d are revoked, %v; want one, and to be told", n, err)
+		}
+		r.verify(carols.Token, apikey.ReasonRevoked)
+	})
+}
+
+func TestEndOfAnExpiredKeyIsKnownWithoutTheStore(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		made := r.issue(operator, apikey.Issue{ExpiresAt: r.clock.in(time.Second)})
+		r.remembered(made.Token)
+		r.clock.advance(time.Second)
+		r.store.gone.Store(true)
+		if end, err := r.EndOf(ctx, made.Key.ID); err != nil || !end.Equal(made.Key.ExpiresAt) {
+			t.Errorf("%v, %v", end, err)
+		}
+		r.store.gone.Store(false)
+	})
+}
+
 // The next use starts the usage over: it is worth less than the key's going on.
 func TestDamagedUsageIsReplacedByTheNextUse(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, r *ring) {

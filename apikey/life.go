@@ -53,7 +53,8 @@ func (k *Keyring) Update(ctx context.Context, by Principal, id ID, what Update) 
 	err := k.update(ctx, "update", func(tx Tx) error {
 		r, err := getOwn(tx, by, id)
 		if err == nil && changed && *r == written {
-			return addUsage(tx, &key, pending) // by an earlier run, which may have taken the caller's right away
+			_, err = addReadableUsage(tx, &key, pending)
+			return err // by an earlier run, which may have taken the caller's right away
 		}
 		if refused := checkCaller(tx, by, now); refused != nil {
 			return refused
@@ -83,7 +84,8 @@ func (k *Keyring) Update(ctx context.Context, by Principal, id ID, what Update) 
 			}
 		}
 		key = r.Key
-		return addUsage(tx, &key, pending)
+		_, err = addReadableUsage(tx, &key, pending)
+		return err
 	})
 	if err == nil || changed {
 		k.index.change(id) // also when it failed: the change may be in force all the same

@@ -122,6 +122,12 @@ type Page struct {
 // List returns the keys of the caller's organization. Who has none, as an operator
 // may, gets ErrNotFound: an empty list would say that there are no keys.
 func (k *Keyring) List(ctx context.Context, by Principal, q ListQuery) (Page, error) {
+	return k.list(ctx, by, q, func(err error) error { return err })
+}
+
+// list is List. What damaged returns of a record that cannot be read ends it; nil
+// leaves that key out.
+func (k *Keyring) list(ctx context.Context, by Principal, q ListQuery, damaged func(error) error) (Page, error) {
 	if by.Scope != ScopeReadWrite {
 		return Page{}, ErrScope
 	}
@@ -158,13 +164,20 @@ func (k *Keyring) List(ctx context.Context, by Principal, q ListQuery) (Page, er
 			if errors.Is(err, ErrNotFound) {
 				continue
 			}
+			if errors.Is(err, errDamaged) {
+				if err = damaged(err); err == nil {
+					continue
+				}
+			}
 			if err != nil {
 				return err
 			}
-			if err := addUsage(tx, &r.Key, pending[i]); err != nil {
+			known, err := addReadableUsage(tx, &r.Key, pending[i])
+			if err != nil {
 				return err
 			}
-			if q.admits(&r.Key, now) {
+			// Nobody knows since when a key was not used whose usage is damaged.
+			if q.admits(&r.Key, now) && (known || q.UnusedSince.IsZero()) {
 				page.Keys = append(page.Keys, r.Key)
 			}
 			if len(page.Keys) == limit {
@@ -190,8 +203,11 @@ func (k *Keyring) EndOf(ctx context.Context, id ID) (time.Time, error) {
 	var e entryView
 	if k.index.find(id, &e) {
 		var v Verdict
-		if e.standing(&v, id, now.UnixMilli()); v.Allowed() {
+		switch e.standing(&v, id, now.UnixMilli()); v.Reason {
+		case ReasonNone:
 			return time.Time{}, nil
+		case ReasonExpired: // known without the store, which may be gone
+			return v.ExpiresAt, nil
 		}
 	}
 	r, err := k.lookUp(ctx, id)

@@ -42,39 +42,44 @@ func (k *Keyring) writeRenewals(ctx context.Context) {
 	if len(waiting) == 0 {
 		return
 	}
+	renewed := make(map[ID]bool) // by any run
 	err := k.update(ctx, "renew", func(tx Tx) error {
 		for id, digests := range waiting {
-			if err := renewIn(tx, id, digests); err != nil {
+			done, err := renewIn(tx, id, digests)
+			if err != nil && !errors.Is(err, errDamaged) { // which must not hold up the others
 				return err
 			}
+			renewed[id] = renewed[id] || done
 		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, ErrOutcomeUnknown) {
 		return // the observer was told; the keys stay good as they are
 	}
-	for id := range waiting {
-		k.index.change(id)
+	for id, done := range renewed {
+		if done {
+			k.index.change(id)
+			k.kindsChanged()
+		}
 	}
-	k.kindsChanged()
 }
 
-func renewIn(tx Tx, id ID, digests renewal) error {
+func renewIn(tx Tx, id ID, digests renewal) (done bool, _ error) {
 	r, err := getRecord(tx, id)
 	if err != nil || r == nil || r.digest != digests.from || r.Revoked() {
-		return err
+		return false, err
 	}
 	if digests.to.algorithm.foreign() {
 		if taken, err := tx.Get(TableForeign, digests.to.foreignKey()); err != nil || taken != nil {
-			return err // the token was imported twice, by different hashes
+			return false, err // the token was imported twice, by different hashes
 		}
 	}
 	if err := r.countDigest(tx, -1); err != nil {
-		return err
+		return false, err
 	}
 	r.digest = digests.to
 	if err := r.countDigest(tx, 1); err != nil {
-		return err
+		return false, err
 	}
 	if r.digest.algorithm.foreign() {
 		was := r.imported
@@ -87,8 +92,8 @@ func renewIn(tx Tx, id ID, digests renewal) error {
 			r.imported = trace
 		}
 		if err := errors.Join(err, tx.Put(TableForeign, digests.to.foreignKey(), id[:])); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return tx.Put(TableKeys, id[:], r.encode())
+	return true, tx.Put(TableKeys, id[:], r.encode())
 }

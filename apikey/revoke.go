@@ -36,10 +36,17 @@ func (k *Keyring) RevokeLeaked(ctx context.Context, leak Leak) (Key, error) {
 	}
 	by := Operator("")
 	by.Address, by.RequestID = leak.Address, leak.RequestID
-	if v.Reason == ReasonRevoked {
-		return k.Get(ctx, by, v.KeyID)
+	key, err := k.revoke(ctx, by, v.KeyID, cause{CauseLeaked, leak.FoundAt})
+	if err != nil || hasAnyPrefix(leak.Token, k.prefixes) {
+		return key, err
 	}
-	return k.revoke(ctx, by, v.KeyID, cause{CauseLeaked, leak.FoundAt})
+	// The token of another maker may have been imported by several hashes. The
+	// other keys would be good again when the record of this one is gone.
+	others, err := k.foreignIDs(ctx, leak.Token)
+	for i := 0; i < len(others) && err == nil; i++ {
+		_, err = k.revoke(ctx, by, others[i], cause{CauseLeaked, leak.FoundAt})
+	}
+	return key, err
 }
 
 // CauseLeaked is the RevokedFor of a key whose token became public.
@@ -72,10 +79,8 @@ func (k *Keyring) revoke(ctx context.Context, by Principal, id ID, why cause) (K
 		}
 		changed = changed || done
 		key = r.Key
-		if err := addUsage(tx, &key, pending); !errors.Is(err, errDamaged) {
-			return err
-		}
-		return nil // a key must not live on because its usage is damaged
+		_, err = addReadableUsage(tx, &key, pending)
+		return err
 	})
 	// Also when it failed: the key may be revoked all the same. Not when it was
 	// refused: nobody may drive another's key out of the index.
@@ -111,22 +116,31 @@ func (r *record) revokeIn(tx Tx, now time.Time, cause string) (done bool, err er
 // revokeSlice is how many keys are looked for at a time.
 const revokeSlice = 500
 
+// maxPasses bounds how often keys are looked for again that those which are being
+// revoked have made meanwhile.
+const maxPasses = 10
+
 // RevokeWhere ends the active keys of the caller's organization that a filter
-// lets through, and returns how many it ended. After an error it
-// may have ended some, and can be called again. A filter without a condition is
-// refused.
+// lets through, whatever its Status, and returns how many it ended. After an error it
+// may have ended some, and can be called again; keys whose records are damaged are an
+// error when all others have been revoked. A filter without a condition is refused.
 func (k *Keyring) RevokeWhere(ctx context.Context, by Principal, which Filter) (revoked int, err error) {
 	if by.Scope != ScopeReadWrite {
 		return 0, ErrScope
 	}
+	which.Status = StatusAny
 	if which == (Filter{}) {
 		return 0, &FieldError{"userId", "or serviceAccountId or mintedBy is required: it says whose keys to revoke"}
 	}
 	which.Status = StatusActive
 	own := false // the caller's own key goes last: the rest would be refused to it
-	before := 0
+	var unread error
+	before, passes := 0, 1
 	for after, more := (ID{}), true; more; {
-		page, err := k.List(ctx, by, ListQuery{Filter: which, After: after, Limit: revokeSlice})
+		page, err := k.list(ctx, by, ListQuery{Filter: which, After: after, Limit: revokeSlice}, func(err error) error {
+			unread = err
+			return nil
+		})
 		if err != nil {
 			return revoked, err
 		}
@@ -140,8 +154,9 @@ func (k *Keyring) RevokeWhere(ctx context.Context, by Principal, which Filter) (
 			revoked++
 		}
 		after, more = page.Next, !page.Next.IsZero()
-		if !more && revoked > before { // until a pass finds none: these keys may have made others
+		if !more && revoked > before && passes < maxPasses { // until one finds none: these keys may have made others
 			before, more = revoked, true
+			passes++
 		}
 	}
 	if own {
@@ -149,6 +164,9 @@ func (k *Keyring) RevokeWhere(ctx context.Context, by Principal, which Filter) (
 			return revoked, err
 		}
 		revoked++
+	}
+	if unread != nil {
+		return revoked, unavailable("revoking keys, of which some cannot be read", unread)
 	}
 	return revoked, nil
 }

@@ -1,6 +1,9 @@
 package apikey
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 // getRecord returns the record of a key, or nil.
 func getRecord(tx Reader, id ID) (*record, error) {
@@ -24,15 +27,24 @@ func getOwn(tx Reader, by Principal, id ID) (*record, error) {
 	return r, nil
 }
 
-func addUsage(tx Reader, key *Key, pending []pendingUse) error {
-	var err error
-	if key.Usage, err = usageOf(tx, key.ID); err != nil {
-		return err
-	}
+// addUsage gives a key its usage: what the store has, and what is not there yet.
+func addUsage(tx Reader, key *Key, pending []pendingUse) (err error) {
+	key.Usage, err = usageOf(tx, key.ID)
 	for i := range pending {
 		pending[i].addTo(&key.Usage)
 	}
-	return nil
+	return err
+}
+
+// addReadableUsage is addUsage for calls that matter more than usage: one record of
+// usage is of many keys, and when it is damaged all of them must still be listed,
+// changed and revoked.
+func addReadableUsage(tx Reader, key *Key, pending []pendingUse) (known bool, _ error) {
+	err := addUsage(tx, key, pending)
+	if errors.Is(err, errDamaged) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // organizationKey is the key of a record in TableOrganizations: the id of the
