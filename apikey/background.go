@@ -50,13 +50,13 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 		k.observer.ClientChangesUntold(untold)
 	}
 	var took time.Duration // of the slice before
-	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error) error {
+	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error, lost func()) error {
 		if !all {
 			k.rest(start, took)
 		}
 		began := time.Now()
 		defer func() { took = time.Since(began) }()
-		return k.update(ctx, "flush", fn)
+		return k.updateNoting(ctx, "flush", fn, lost)
 	}, all)
 	if keys > 0 || err != nil {
 		k.observer.UsageFlushed(keys, time.Since(start), err)

@@ -243,7 +243,13 @@ const attempts = 5
 
 // update runs a write until its outcome is known. fn leaves the same records
 // when it runs again, so that the run that is known to count settles it.
-func (k *Keyring) update(ctx context.Context, operation string, fn func(Tx) error) (err error) {
+func (k *Keyring) update(ctx context.Context, operation string, fn func(Tx) error) error {
+	return k.updateNoting(ctx, operation, fn, func() {})
+}
+
+// updateNoting is update for a fn that has to know what it may have left: lost is called
+// after each run whose outcome is unknown.
+func (k *Keyring) updateNoting(ctx context.Context, operation string, fn func(Tx) error, lost func()) (err error) {
 	start := time.Now()
 	unknown := false
 	for range attempts {
@@ -251,6 +257,7 @@ func (k *Keyring) update(ctx context.Context, operation string, fn func(Tx) erro
 			break
 		}
 		unknown = true
+		lost()
 	}
 	if unknown && storeFault(err) != nil && !errors.Is(err, ErrOutcomeUnknown) {
 		err = fmt.Errorf("%w: %v", ErrOutcomeUnknown, err) // an earlier attempt may be in force

@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"context"
+	"errors"
 	"math/bits"
 	"slices"
 	"sync"
@@ -21,6 +22,8 @@ type recorder struct {
 	resolution time.Duration
 	moves      moves
 	writer     usageWriter
+
+	unsettled *usageSlice // of the flush before; its outcome is not known
 
 	mu      sync.Mutex
 	spill   map[ID]*pendingUse
@@ -178,26 +181,56 @@ func (u *recorder) spilled() (uses []pendingUse) {
 	return uses
 }
 
+// usageSlice is usage that is written in one transaction.
+type usageSlice struct {
+	uses []pendingUse
+	done func(p *pendingUse, now int64, err error)
+}
+
+// lost notes that the last run of the write has left what it leaves, or nothing.
+func (s *usageSlice) lost() {
+	for i := range s.uses {
+		s.uses[i].wrote = s.uses[i].leaves
+	}
+}
+
+// usageUpdate runs a write of usage, and calls lost after each run whose outcome is
+// not known.
+type usageUpdate func(ctx context.Context, fn func(Tx) error, lost func()) error
+
 // flush writes collected usage to the store, sorted, a slice at a time.
-func (u *recorder) flush(ctx context.Context, now int64, update func(context.Context, func(Tx) error) error, all bool) (keys int, err error) {
-	write := func(uses []pendingUse, done func(p *pendingUse, now int64, err error)) {
-		slices.SortFunc(uses, func(a, b pendingUse) int { return a.id.compare(b.id) })
-		for part := range slices.Chunk(uses, flushSlice) {
-			if err == nil {
-				err = update(ctx, func(tx Tx) error { return u.writer.write(tx, part, &u.moves, now) })
-			}
-			for i := range part {
-				done(&part[i], now, err)
-				if err == nil {
-					u.moves.keep(part[i].moved, now)
-				}
-			}
-			if err == nil {
-				keys += len(part)
+func (u *recorder) flush(ctx context.Context, now int64, update usageUpdate, all bool) (keys int, err error) {
+	write := func(s *usageSlice) {
+		if err == nil {
+			if err = update(ctx, func(tx Tx) error { return u.writer.write(tx, s.uses, &u.moves, now) }, s.lost); errors.Is(err, ErrOutcomeUnknown) {
+				u.unsettled = s
 			}
 		}
+		for i := range s.uses {
+			s.done(&s.uses[i], now, err)
+			if err == nil {
+				u.moves.keep(s.uses[i].moved, now)
+			}
+		}
+		if err == nil {
+			keys += len(s.uses)
+		}
 	}
-	write(u.take(now, all), u.done)
-	write(u.spilled(), u.doneSpilled)
+	// Written or not, these uses are still where they were collected. What is
+	// collected from there is counted twice until they are settled.
+	if s := u.unsettled; s != nil {
+		if write(s); err != nil {
+			return keys, err
+		}
+		u.unsettled = nil
+	}
+	writeAll := func(uses []pendingUse, done func(p *pendingUse, now int64, err error)) {
+		slices.SortFunc(uses, func(a, b pendingUse) int { return a.id.compare(b.id) })
+		for part := range slices.Chunk(uses, flushSlice) {
+			write(&usageSlice{part, done})
+		}
+	}
+	writeAll(u.take(now, all), u.done)
+	writeAll(u.spilled(), u.doneSpilled)
 	return keys, err
 }

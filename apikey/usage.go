@@ -127,10 +127,16 @@ type pendingUse struct {
 	client *client // nil: as it was
 	entry  uint64  // where it was collected
 
-	wrote      bool // an attempt to flush it has, and left these
-	wroteCount uint64
-	wroteUsed  int64
-	moved      *ClientChange // what that changes much
+	leaves left          // what the run of a write leaves that came last
+	wrote  left          // what one leaves whose outcome is not known
+	moved  *ClientChange // what that changes much
+}
+
+// left is what stands in the store of a key after its use was written: nothing else
+// leaves the same.
+type left struct {
+	count uint64
+	used  int64
 }
 
 // collect appends a copy of what an entry has collected to uses. The stripe must

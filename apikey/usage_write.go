@@ -96,10 +96,11 @@ func (u *usageWriter) add(tx Tx, b *usedBlock, moves *moves, now int64) (err err
 	return u.rows.write(tx, &b.usageBlock)
 }
 
-// write adds a use to the usage of its key. It may run again after an outcome that
-// is unknown, and then leaves what it wrote before as it is.
+// write adds a use to the usage of its key. It may run again: after a run that counted
+// for nothing it does all anew, after one whose outcome is not known it leaves what
+// that one has written as it is.
 func (p *pendingUse) write(stored *Usage, moves *moves, now int64) {
-	if p.count > 0 && p.wrote && stored.Count == p.wroteCount && toMillis(stored.LastUsedAt) >= p.wroteUsed {
+	if p.wrote.count > 0 && stored.Count == p.wrote.count && toMillis(stored.LastUsedAt) >= p.wrote.used {
 		return
 	}
 	before := *stored
@@ -108,5 +109,7 @@ func (p *pendingUse) write(stored *Usage, moves *moves, now int64) {
 	if p.client != nil {
 		p.moved = moves.find(p.id, &before, stored, now)
 	}
-	p.wrote, p.wroteCount, p.wroteUsed = true, stored.Count, toMillis(stored.LastUsedAt)
+	if p.count > 0 {
+		p.leaves = left{stored.Count, toMillis(stored.LastUsedAt)}
+	}
 }
