@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// closeTimeout bounds the last flush: who stops a server must not wait
-	// for a store that is gone.
+	// closeTimeout bounds the writes at the end: who stops a server must not
+	// wait for a store that is gone.
 	closeTimeout = 5 * time.Second
 	// watchRetry is the pause before a lost watch is taken up again.
 	watchRetry = time.Second
@@ -19,7 +19,11 @@ const (
 func (k *Keyring) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop, k.closing = stop, ctx.Done()
-	k.stopped.Go(func() { k.flushUntil(ctx) })
+	// What is being written when the Keyring closes is written to its end. Uses whose
+	// outcome nobody has waited for would be counted again by the last flush.
+	writing, abandon := context.WithCancel(context.Background())
+	k.abandon = abandon
+	k.stopped.Go(func() { k.flushUntil(ctx, writing) })
 	k.stopped.Go(func() { k.countUntil(ctx) })
 	k.stopped.Go(func() { k.tellUntil(ctx) })
 	if watcher, ok := k.store.(Watcher); ok {
@@ -30,10 +34,11 @@ func (k *Keyring) start() {
 
 // Close brings all usage to the store and closes it.
 func (k *Keyring) Close() error {
-	k.stop()
-	k.stopped.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	context.AfterFunc(ctx, k.abandon)
+	k.stop()
+	k.stopped.Wait()
 	err := k.flush(ctx, true)
 	k.tellRest(ctx)
 	return errors.Join(err, k.store.Close())
@@ -83,12 +88,7 @@ func (k *Keyring) rest(start time.Time, took time.Duration) {
 	}
 }
 
-func (k *Keyring) flushUntil(ctx context.Context) {
-	// What is being written when the Keyring closes is written to its end. Uses whose
-	// outcome nobody has waited for would be counted again by the last flush.
-	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })
+func (k *Keyring) flushUntil(ctx, writing context.Context) {
 	tick := time.NewTicker(k.flushEvery)
 	defer tick.Stop()
 	for {
@@ -106,7 +106,11 @@ func (k *Keyring) flushUntil(ctx context.Context) {
 // says what they do, every check asks the store.
 func (k *Keyring) watchUntil(ctx context.Context, watcher Watcher) {
 	for ctx.Err() == nil {
-		watcher.Watch(ctx, k.index.open, func(t Table, key []byte) {
+		synced := func() {
+			k.kindsChanged() // maybe, while nobody told
+			k.index.open()
+		}
+		watcher.Watch(ctx, synced, func(t Table, key []byte) {
 			if t == TableKeys && len(key) == len(ID{}) {
 				k.index.change(ID(key))
 			}

@@ -37,30 +37,34 @@ func (k *Keyring) takeCensus(ctx context.Context) error {
 	found := &census{at: fromMillis(now.UnixMilli())}
 	for from := (ID{}); ; {
 		start := time.Now()
-		seen := 0
+		var slice census
+		var seen int
+		var last ID
 		var old []ID
 		err := k.store.View(ctx, func(tx Reader) error {
-			first := from
-			return tx.Scan(TableKeys, Range{From: first[:], Limit: censusSlice}, func(key, value []byte) bool {
-				if len(key) != len(from) {
+			slice, seen, old = census{}, 0, nil
+			return tx.Scan(TableKeys, Range{From: from[:], Limit: censusSlice}, func(key, value []byte) bool {
+				if len(key) != len(last) {
 					return true
 				}
-				from = ID(key)
+				last = ID(key)
 				seen++
-				if r, err := decodeRecord(from, value); err == nil {
+				if r, err := decodeRecord(last, value); err == nil {
 					switch {
 					case k.outlived(&r.Key):
-						old = append(old, from)
+						old = append(old, last)
 					case r.Revoked() || r.ExpiresAt.IsZero():
 					case r.Expired(now):
-						found.expired++
+						slice.expired++
 					case r.Expired(now.Add(expiringSoon)):
-						found.expiring++
+						slice.expiring++
 					}
 				}
 				return seen < censusSlice
 			})
 		})
+		found.expired += slice.expired
+		found.expiring += slice.expiring
 		if err == nil && len(old) > 0 {
 			err = k.remove(ctx, old)
 		}
@@ -71,7 +75,7 @@ func (k *Keyring) takeCensus(ctx context.Context) error {
 			k.census.Store(found)
 			return nil
 		}
-		from = from.next()
+		from = last.next()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

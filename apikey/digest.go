@@ -41,7 +41,7 @@ func (a algorithm) foreign() bool { return a >= algorithmForeignSHA256 }
 // digest is what the store keeps of a secret.
 type digest struct {
 	algorithm algorithm
-	pepper    pepperID // of algorithmPeppered
+	pepper    pepperID // zero: made without one
 	sum       [sha256.Size]byte
 }
 

@@ -39,8 +39,7 @@ func (k *Keyring) Export(ctx context.Context, yield func(Exported) error) error 
 		err := k.view(ctx, "export", func(tx Reader) error {
 			all = all[:0]
 			var failed error
-			first := from
-			err := tx.Scan(TableKeys, Range{From: first[:], Limit: exportSlice}, func(key, value []byte) bool {
+			err := tx.Scan(TableKeys, Range{From: from[:], Limit: exportSlice}, func(key, value []byte) bool {
 				if len(key) != len(from) {
 					return true
 				}

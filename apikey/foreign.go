@@ -259,9 +259,9 @@ type knownKinds struct {
 }
 
 // foreignKinds returns the kinds that have records. They are read once, and again
-// after they have changed.
+// after they have changed, or each time while nobody says what others write.
 func (k *Keyring) foreignKinds(ctx context.Context) ([]foreignKind, error) {
-	if known := k.kinds.Load(); known != nil && known.current {
+	if known := k.kinds.Load(); known != nil && known.current && !k.index.closed.Load() {
 		return known.list, nil
 	}
 	k.kindsMu.Lock()

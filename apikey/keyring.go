@@ -70,9 +70,14 @@ type core struct {
 	flushEvery time.Duration
 	flushing   sync.Mutex // one flush at a time
 	stop       context.CancelFunc
-	closing    <-chan struct{}
+	closing    <-chan struct{}    // closed by stop
+	abandon    context.CancelFunc // of a flush that goes on after stop
 	stopped    sync.WaitGroup
 }
+
+// openTimeout bounds the first read: a store that is out of reach must not keep a
+// server from starting.
+const openTimeout = 5 * time.Second
 
 // Open returns a Keyring over a store, which it owns from then on. Close it to
 // bring the last usage to the store.
@@ -101,7 +106,9 @@ func Open(store Store, settings Settings, policy Policy, observer Observer) (*Ke
 	k.Enforce()
 	// Known from the start, so that a stranger's first token costs no lookup.
 	// What fails here is tried again with that token.
-	_, _ = k.foreignKinds(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	_, _ = k.foreignKinds(ctx)
 	k.start()
 	return k, nil
 }

@@ -118,6 +118,25 @@ func TestEveryCheckAsksTheStoreWhileTheWatchIsLost(t *testing.T) {
 }
 
 // A use while nothing may be remembered counts all the same.
+func TestFirstKeyThatIsImportedElsewhereIsFoundWhileTheWatchIsLostAndAfterwards(t *testing.T) {
+	for name, unnoticed := range map[string]bool{"while it is lost": false, "when it is back": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one, other, gateway := pair(t)
+				one.verify("token", apikey.ReasonMalformed)
+				gateway.LoseTrack()
+				synctest.Wait()
+				other.importAll(foreign("sha256", "token"))
+				if unnoticed {
+					time.Sleep(2 * time.Second) // in a bubble: until the watch is back
+					synctest.Wait()
+				}
+				one.verify("token", apikey.ReasonNone)
+			})
+		})
+	}
+}
+
 func TestUsesAreCountedWhileTheWatchIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, other, gateway := pair(t)

@@ -93,7 +93,10 @@ func (m *moves) mayTell(id ID, now int64) bool {
 	return !told && len(m.told) < maxMoves || told && m.over(at, now)
 }
 
-func (m *moves) over(since, now int64) bool { return now-since >= moveInterval.Milliseconds() }
+// over reports whether the interval is over, or the clock was ahead when it began.
+func (m *moves) over(since, now int64) bool {
+	return now < since || now-since >= moveInterval.Milliseconds()
+}
 
 // keep hands a change on that is in the store now.
 func (m *moves) keep(c *ClientChange, now int64) {

@@ -115,6 +115,24 @@ func TestKeyThatMovesAllTheTimeIsToldOfOnceAnHour(t *testing.T) {
 	}
 }
 
+func TestUseUnderAClockThatWasAheadHidesNobodyAfterwards(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, r *ring) {
+		made := r.issue(operator, apikey.Issue{})
+		r.clock.advance(1000 * time.Hour)
+		r.use(made.Token, "192.0.2.1", "owner")
+		r.awaitMoves(0)
+		r.clock.advance(-1000 * time.Hour)
+		r = openRing(t, keepOpen{r.store.Store}) // without what the index of the first one holds
+		r.use(made.Token, "198.51.100.1", "thief")
+		if moved := r.awaitMoves(1); moved[0].After.LastUsedUserAgent != "thief" {
+			t.Errorf("told of %+v", moved[0])
+		}
+		if got := r.get(operator, made.Key.ID).Usage; got.LastUsedUserAgent != "thief" || got.LastUsedIP.String() != "198.51.100.1" || got.Count != 2 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 func TestWhatIsToldOfMovingKeysIsBounded(t *testing.T) {
 	r := openRing(t, storagetest.NewMemory())
 	const most = 1000

@@ -116,12 +116,13 @@ func (o *Once) claim(tx Tx, by Principal, makes ID, now time.Time) error {
 func (k *Keyring) forgetCalls(ctx context.Context, now time.Time) error {
 	for from := []byte{0}; ; {
 		var old [][]byte
-		seen := 0
+		var seen int
+		var next []byte
 		err := k.store.View(ctx, func(tx Reader) error {
-			first := from
-			return tx.Scan(TableCalls, Range{From: first, Limit: censusSlice}, func(key, value []byte) bool {
+			old, seen = nil, 0
+			return tx.Scan(TableCalls, Range{From: from, Limit: censusSlice}, func(key, value []byte) bool {
 				seen++
-				from = append(append([]byte{}, key...), 0)
+				next = append(append([]byte{}, key...), 0)
 				if _, _, at, ok := callTime(value); !ok || now.Sub(at) >= onceLife {
 					old = append(old, append([]byte{}, key...))
 				}
@@ -147,5 +148,6 @@ func (k *Keyring) forgetCalls(ctx context.Context, now time.Time) error {
 		if err != nil || seen < censusSlice {
 			return err
 		}
+		from = next
 	}
 }

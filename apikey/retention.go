@@ -6,9 +6,16 @@ import (
 	"time"
 )
 
+// removalGrace is how long a Keyring is open before it removes anything: a machine
+// that starts with a clock that is ahead has set it by then.
+const removalGrace = censusInterval / 2
+
 // outlived reports whether the record of a key has been kept for as long as the
 // policy says after the key ended.
 func (k *Keyring) outlived(key *Key) bool {
+	if time.Since(k.opened) < removalGrace {
+		return false
+	}
 	retention := time.Duration(k.retention.Load())
 	end := key.RevokedAt
 	if end.IsZero() {

@@ -87,6 +87,44 @@ func TestWallClockThatJumpsAheadRemovesNothing(t *testing.T) {
 	})
 }
 
+func TestWallClockThatIsAheadAtTheStartRemovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		store := storagetest.NewMemory()
+		open := func() *ring {
+			k, err := apikey.Open(keepOpen{store}, apikey.Settings{Capacity: 1, Clock: clock}, apikey.Policy{Retention: 24 * time.Hour}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &ring{Keyring: k, t: t, store: &probe{Store: store}, clock: newClock(), seen: &observer{}}
+		}
+		r := open()
+		r.issue(operator, apikey.Issue{ExpiresAt: clock().Add(time.Hour)})
+		r.Close()
+		// The system's clock itself is ahead: what the process has for the time at
+		// which it was opened, too.
+		time.Sleep(1000 * time.Hour)
+		ahead.Store(0)
+		r = open()
+		time.Sleep(time.Minute)
+		if r.keys() != 1 {
+			t.Error("a key was removed before the clock can have been set")
+		}
+		ahead.Store(int64(-1000 * time.Hour))
+		time.Sleep(scan)
+		if r.keys() != 1 {
+			t.Error("a key was removed after the clock was set")
+		}
+		ahead.Store(0)
+		time.Sleep(scan)
+		if r.keys() != 0 {
+			t.Error("a key was not removed when its time had come")
+		}
+		r.Close()
+	})
+}
+
 func TestWithoutRetentionEveryRecordStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, err := apikey.Open(storagetest.NewMemory(), apikey.Settings{Capacity: 1, FlushInterval: time.Hour}, apikey.Policy{}, nil)

@@ -72,7 +72,8 @@ var (
 // that passes it.
 type Store interface {
 	// View runs fn over one consistent state of the store that includes
-	// every update whose Update has returned. It returns the error of fn as
+	// every update whose Update has returned. As in Update, a driver may run fn
+	// more than once, and only the last run counts. It returns the error of fn as
 	// it is, the error of ctx when that has ended before, or an error that
 	// wraps ErrUnavailable. fn must not call the Store.
 	View(ctx context.Context, fn func(Reader) error) error

@@ -3,6 +3,7 @@ package apikey
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // usageWriter brings uses to the store. It is one flush's at a time.
@@ -96,6 +97,9 @@ func (u *usageWriter) add(tx Tx, b *usedBlock, moves *moves, now int64) (err err
 	return u.rows.write(tx, &b.usageBlock)
 }
 
+// maxAhead is how far the clocks of gateways that share a store may differ.
+const maxAhead = 5 * time.Minute
+
 // write adds a use to the usage of its key. It may run again: after a run that counted
 // for nothing it does all anew, after one whose outcome is not known it leaves what
 // that one has written as it is.
@@ -105,6 +109,11 @@ func (p *pendingUse) write(stored *Usage, moves *moves, now int64) {
 	}
 	before := *stored
 	p.addTo(stored)
+	if p.client != nil && toMillis(stored.LastUsedAt) > now+maxAhead.Milliseconds() {
+		// The time is that of a clock that was ahead, and never goes back. It must
+		// not hide who uses the key since.
+		stored.LastUsedIP, stored.LastUsedUserAgent = p.client.address, p.client.userAgent
+	}
 	p.moved = nil
 	if p.client != nil {
 		p.moved = moves.find(p.id, &before, stored, now)
