@@ -126,6 +126,8 @@ func readObject(called string, body []byte, members []member) (map[string]string
 				continue
 			case token.String() == "" && !known.blank:
 				return nil, invalidField(name, name+" must not be empty: give a value, or leave it out")
+			case token.String() == "" && !known.clears:
+				continue
 			}
 			values[name] = token.String()
 		default:
@@ -201,11 +203,15 @@ func unknownField(called, name string, end int64, members []member) *Refusal {
 }
 
 // repeatable reports whether a name that the client made up may stand in an
-// answer. What people mistype is short and of letters; a token that slipped
-// into the wrong place is longer and has digits.
+// answer. What people mistype is short and of letters, with a digit here or there; a
+// token that slipped into the wrong place is longer and has many.
 func repeatable(name string) bool {
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-"
-	return name != "" && len(name) <= 32 && strings.Trim(name, letters) == ""
+	const letters, digits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-", "0123456789"
+	longest := 32
+	if strings.ContainsAny(name, digits) {
+		longest = 12
+	}
+	return name != "" && len(name) <= longest && strings.Trim(name, letters+digits) == ""
 }
 
 func invalidBody(field, message string) *Refusal {

@@ -49,6 +49,8 @@ func TestFieldsThatCannotBeAcceptedAreNamed(t *testing.T) {
 		"lower case":           {`{"name":"x","expiresat":"2099-01-01T00:00:00Z"}`, "unknown_field", "expiresat", "expiresAt"},
 		"capital":              {`{"Name":"x"}`, "unknown_field", "Name", `"Name"`},
 		"capitals":             {`{"NAME":"x"}`, "unknown_field", "NAME", `"NAME"`},
+		"a digit":              {`{"name":"x","expires2":"y"}`, "unknown_field", "expires2", `"expires2"`},
+		"a token":              {`{"name":"x","8f1c2b7d9e0a4c55b3d2":"y"}`, "unknown_field", "", "the fields are"},
 		"space after":          {`{"name ":"x"}`, "unknown_field", "", "the fields are name, description, expiresAt, scope, serviceAccountId"},
 		"long s":               {`{"name":"x","ſcope":"read-write"}`, "unknown_field", "", "the fields are"},
 		"Kelvin sign":          {`{"name":"x","\u212Aey":"y"}`, "unknown_field", "", "the fields are"},

@@ -53,11 +53,13 @@ func TestListOfNothingIsAnEmptyList(t *testing.T) {
 func TestQueryThatIsNotUnderstoodIsRefused(t *testing.T) {
 	s := newService(t)
 	for name, test := range map[string]struct{ query, reason, field string }{
-		"unknown":            {"organizationId=globex", "unknown_parameter", ""},
-		"unknown, empty":     {"x", "unknown_parameter", ""},
-		"wrong case":         {"Limit=5", "unknown_parameter", ""},
-		"key in the query":   {"api_key=abc", "unknown_parameter", ""},
-		"known and unknown":  {"limit=5&offset=5", "unknown_parameter", ""},
+		"unknown":            {"organizationId=globex", "unknown_parameter", "organizationId"},
+		"unknown, empty":     {"x", "unknown_parameter", "x"},
+		"wrong case":         {"Limit=5", "unknown_parameter", "Limit"},
+		"key in the query":   {"api_key=abc", "unknown_parameter", "api_key"},
+		"known and unknown":  {"limit=5&offset=5", "unknown_parameter", "offset"},
+		"a token for a name": {"ak_0354qXpO6kMQ01CHMxm5=1", "unknown_parameter", ""},
+		"many":               {"limit=0&bogus=1&status=x&a2=1", "unknown_parameter", "a2"},
 		"limit of zero":      {"limit=0", "invalid_parameter", "limit"},
 		"limit over 100":     {"limit=101", "invalid_parameter", "limit"},
 		"negative limit":     {"limit=-1", "invalid_parameter", "limit"},

@@ -95,9 +95,9 @@ func (h *Handler) takeLeaks(w http.ResponseWriter, r *http.Request, signers Sign
 	if signers.named(r.Header) == nil { // spares the body of a stranger
 		return nil, InvalidSignature()
 	}
-	body, refusal := readBody(w, r, maxAlert)
-	if refusal != nil {
-		return nil, refusal
+	body, err := readAlert(w, r)
+	if err != nil {
+		return nil, err
 	}
 	if !signers.signed(r.Header, body) {
 		return nil, InvalidSignature()
@@ -133,6 +133,29 @@ func (h *Handler) takeLeaks(w http.ResponseWriter, r *http.Request, signers Sign
 		return nil, failed
 	}
 	return feedback, nil
+}
+
+// alertsRead bounds how many alerts are read at a time, and alertTimeout for how long.
+// Who knows the identifier, which is public, can send them; the others wait.
+var alertsRead = make(chan struct{}, 16)
+
+const alertTimeout = 10 * time.Second
+
+func readAlert(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	select {
+	case alertsRead <- struct{}{}:
+		defer func() { <-alertsRead }()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	connection := http.NewResponseController(w)
+	_ = connection.SetReadDeadline(time.Now().Add(alertTimeout)) // where there is one
+	defer func() { _ = connection.SetReadDeadline(time.Time{}) }()
+	body, refusal := readBody(w, r, maxAlert)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return body, nil
 }
 
 // readLeaks reads the body of an alert, all of it or nothing. Its errors never

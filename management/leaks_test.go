@@ -12,10 +12,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
@@ -274,6 +276,54 @@ func TestAlertIsFollowedWhenTheReporterHasLeft(t *testing.T) {
 	if v, _ := s.ring.Verify(t.Context(), token); v.Reason != apikey.ReasonRevoked {
 		t.Errorf("%v, logged %v", v.Reason, s.logged)
 	}
+}
+
+// endless is a body that never comes.
+type endless struct {
+	read chan<- struct{} // gets one with the first read
+	end  <-chan struct{}
+	once sync.Once
+}
+
+func (e *endless) Read([]byte) (int, error) {
+	e.once.Do(func() { e.read <- struct{}{} })
+	<-e.end
+	return 0, io.ErrUnexpectedEOF
+}
+
+func TestStrangersWithEndlessAlertsTakeLittleMemory(t *testing.T) {
+	const most = 16
+	s, github := newService(t), newReporter(t)
+	send := func(ctx context.Context, body io.Reader, signature string) int {
+		r := httptest.NewRequestWithContext(ctx, "POST", "/leaks", body)
+		r.Header = signedHeaders("key", signature)
+		w := httptest.NewRecorder()
+		s.handler.ServeLeaks(w, r, management.Signers{"key": &github.PublicKey}, "", "req-1")
+		return w.Code
+	}
+	read, end := make(chan struct{}, most), make(chan struct{})
+	var strangers sync.WaitGroup
+	for range most {
+		strangers.Go(func() { send(t.Context(), &endless{read: read, end: end}, "") })
+	}
+	for range most {
+		<-read
+	}
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for range 20 { // whoever may go on or leave does either
+		body := strings.NewReader("[]")
+		if send(left, body, ""); body.Len() < 2 {
+			t.Fatalf("more than %d alerts are read at once", most)
+		}
+	}
+	answered := make(chan int)
+	go func() { answered <- send(t.Context(), strings.NewReader("[]"), github.sign("[]")) }()
+	close(end) // as the deadline does
+	if status := <-answered; status != 200 {
+		t.Errorf("a good alert behind them: %d", status)
+	}
+	strangers.Wait()
 }
 
 // What cannot be revoked now must be reported again: it is no success.

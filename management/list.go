@@ -92,16 +92,14 @@ func parseListQuery(by apikey.Principal, raw string) (query apikey.ListQuery, cu
 	query.Limit = defaultLimit
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return query, cursors, badParameter("", "the query cannot be read: send name=value pairs, percent-encoded and joined by &")
+		return query, cursors, badQuery()
 	}
-	for name, given := range values {
+	for _, name := range slices.Sorted(maps.Keys(values)) { // the same refusal each time
+		given := values[name]
 		read, known := parameters[name]
 		switch {
 		case !known && name != "cursor":
-			return query, cursors, &Refusal{
-				Status: http.StatusBadRequest, Reason: ReasonUnknownParameter,
-				Message: "unknown query parameter: the parameters are cursor, " + strings.Join(slices.Sorted(maps.Keys(parameters)), ", "),
-			}
+			return query, cursors, unknownParameter(name)
 		case len(given) > 1:
 			return query, cursors, badParameter(name, name+" is given twice: send each parameter once")
 		case known:
@@ -151,6 +149,20 @@ func (b cursorBook) read(cursor string) (after apikey.ID, ok bool) {
 	}
 	after = apikey.ID(raw[:len(after)])
 	return after, b.write(after) == cursor
+}
+
+func badQuery() *Refusal {
+	return badParameter("", "the query cannot be read: send name=value pairs, percent-encoded and joined by &")
+}
+
+func unknownParameter(name string) *Refusal {
+	f := &Refusal{Status: http.StatusBadRequest, Reason: ReasonUnknownParameter}
+	which := ""
+	if repeatable(name) {
+		f.Field, which = name, fmt.Sprintf(" %q", name)
+	}
+	f.Message = "unknown query parameter" + which + ": the parameters are cursor, " + strings.Join(slices.Sorted(maps.Keys(parameters)), ", ")
+	return f
 }
 
 func badParameter(name, message string) *Refusal {

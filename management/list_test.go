@@ -32,6 +32,7 @@ func TestIdempotencyKeyMakesARepetitionARefusal(t *testing.T) {
 	}{
 		"the same":             {alice, "", `{"name":"first","scope":"read"}`, []string{"a"}, 409, "idempotency_replayed", id},
 		"spelt otherwise":      {alice, "", ` {"scope":"read", "name":"\u0066irst", "description":null}`, []string{"a"}, 409, "idempotency_replayed", id},
+		"empty is absent":      {alice, "", `{"name":"first","scope":"read","description":""}`, []string{"a"}, 409, "idempotency_replayed", id},
 		"another body":         {alice, "", `{"name":"other"}`, []string{"a"}, 422, "idempotency_reused", ""},
 		"rotate, the same":     {alice, "/" + id + "/rotate", `{}`, []string{"a"}, 409, "idempotency_replayed", rotated.data["id"].(string)},
 		"rotate, other body":   {alice, "/" + id + "/rotate", `{"gracePeriod":"1h"}`, []string{"a"}, 422, "idempotency_reused", ""},

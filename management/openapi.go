@@ -48,5 +48,10 @@ func (d *Document) Serve(w http.ResponseWriter, r *http.Request, requestID strin
 	header.Set("Cache-Control", "no-cache") // ask each time whether it has changed
 	header.Set("ETag", d.etag)
 	header.Set("X-Content-Type-Options", "nosniff")
+	// A part of it is of no use, and its refusal would not be in the envelope.
+	r = r.Clone(r.Context())
+	for _, condition := range []string{"Range", "If-Range", "If-Match", "If-Unmodified-Since"} {
+		r.Header.Del(condition)
+	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(d.text))
 }

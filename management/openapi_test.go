@@ -63,6 +63,11 @@ func TestTheDocumentIsFetchedOnceUntilItChanges(t *testing.T) {
 	if moved := getDocument(t, "/keys", "GET", "If-None-Match: "+etag); moved.Code != 200 {
 		t.Errorf("under another path: %d", moved.Code)
 	}
+	for _, condition := range []string{"Range: bytes=0-3", "Range: bytes=9999999-", `If-Match: "x"`, "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT"} {
+		if whole := getDocument(t, mount, "GET", condition); whole.Code != 200 || whole.Body.Len() != first.Body.Len() {
+			t.Errorf("%s: %d", condition, whole.Code)
+		}
+	}
 	head := getDocument(t, mount, "HEAD")
 	if head.Code != 200 || head.Body.Len() != 0 || head.Header().Get("Content-Length") != strconv.Itoa(first.Body.Len()) {
 		t.Errorf("HEAD: %d %v", head.Code, head.Header())

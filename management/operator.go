@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -74,9 +75,19 @@ func (h *Handler) importLines(w http.ResponseWriter, r *http.Request, by apikey.
 		return nil, refusal
 	}
 	// Strict: a trial must not become an import by a slip.
-	dry, given := r.URL.Query()["dry_run"]
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badQuery()
+	}
+	dry, given := query["dry_run"]
 	if given && (len(dry) != 1 || dry[0] != "true" && dry[0] != "false") {
 		return nil, badParameter("dry_run", "dry_run must be true or false")
+	}
+	if len(query) > 1 || len(query) == 1 && !given {
+		return nil, &Refusal{
+			Status: http.StatusBadRequest, Reason: ReasonUnknownParameter,
+			Message: "unknown query parameter: the parameter of an import is dry_run",
+		}
 	}
 	keyring, err := h.Keyring()
 	if err != nil {

@@ -93,7 +93,8 @@ func TestImportBeyondTheLimitIsRefusedLineByLine(t *testing.T) {
 
 func TestImportThatIsNotUnderstoodIsRefused(t *testing.T) {
 	s := newService(t)
-	for query, reason := range map[string]string{"?dry_run=1": "invalid_parameter", "?dry_run": "invalid_parameter", "?dry_run=true&dry_run=false": "invalid_parameter"} {
+	for query, reason := range map[string]string{"?dry_run=1": "invalid_parameter", "?dry_run": "invalid_parameter", "?dry_run=true&dry_run=false": "invalid_parameter",
+		"?dry_run=true;": "invalid_parameter", "?dryrun=true": "unknown_parameter", "?dry_run=true&x=": "unknown_parameter"} {
 		if a := s.importing(t, query, importLine("one", "")); a.status != 400 || a.reason() != reason {
 			t.Errorf("%s: %d %s", query, a.status, a.bytes)
 		}
