@@ -106,6 +106,9 @@ func TestClientCommandsInTheDocumentationWork(t *testing.T) {
 			if err := os.Mkdir(g.scripts(), 0o700); err != nil {
 				t.Fatal(err)
 			}
+			if err := os.Symlink(binary, filepath.Join(g.scripts(), "caddy")); err != nil { // where xcaddy writes it
+				t.Fatal(err)
+			}
 			// A command that fails ends the session, a refused request is a failure.
 			script := "set -euo pipefail\ncurl() { command curl -sS --fail-with-body \"$@\"; }\n" +
 				g.here(strings.Join(sessions[file], "\n"))
