@@ -44,16 +44,19 @@ func TestAFleetMigratesWithoutAFailedRequest(t *testing.T) {
 		var lines []string
 		for token, user := range old {
 			if user != forgotten {
-				lines = append(lines, token+","+user+"'s job,"+user+"\n")
+				lines = append(lines, token+","+user+"'s job,"+user)
 			}
 		}
 		if err := os.MkdirAll(g.scripts(), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(g.scripts(), "old-tokens.csv"), []byte(strings.Join(lines, "")), 0o600); err != nil {
+		// As a spreadsheet may write it: the last line has no end.
+		if err := os.WriteFile(filepath.Join(g.scripts(), "old-tokens.csv"), []byte(strings.Join(lines, "\r\n")), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		g.follow(steps)
+		if says := g.follow(steps); !strings.Contains(says, fmt.Sprintf("%d keys.jsonl", len(lines))) {
+			t.Errorf("of %d tokens it says %s", len(lines), says)
+		}
 		fleet.goOn()
 		before := g.count(series[0]) + g.count(series[1])
 		fleet.goOn()
