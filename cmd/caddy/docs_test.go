@@ -94,11 +94,12 @@ func isNotRun(command string) bool {
 
 func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 	g := newGateway(t, plainSite)
-	pepper := filepath.Join(g.home, "pepper") // see docs/deploy.md
-	if err := os.WriteFile(pepper, []byte("0123456789abcdef"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"pepper", "pepper-2"} { // in /etc/caddy
+		if err := os.WriteFile(filepath.Join(g.home, name), []byte("0123456789abcdef "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	g.env = append(g.env, "PEPPER_FILE="+pepper)
+	g.env = append(g.env, "PEPPER_FILE="+filepath.Join(g.home, "pepper")) // see docs/deploy.md
 	for _, f := range documentation(t) {
 		switch f.language {
 		case "caddyfile":
@@ -136,7 +137,8 @@ func requireFormatted(t *testing.T, g *gateway, f fence) {
 
 func requireValid(t *testing.T, g *gateway, f fence, name string, args ...string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(g.home, name), []byte(f.text), 0o600); err != nil {
+	text := strings.ReplaceAll(f.text, "/etc/caddy/", g.home+"/")
+	if err := os.WriteFile(filepath.Join(g.home, name), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, stderr, code := g.run(g.command(append([]string{"validate", "--config", name}, args...)...)); code != 0 {
