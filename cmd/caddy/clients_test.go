@@ -123,6 +123,30 @@ func TestClientCommandsInTheDocumentationWork(t *testing.T) {
 	}
 }
 
+func TestClientPromtoolReadsTheExpressionsInTheDocumentation(t *testing.T) {
+	found := 0
+	for _, f := range documentation(t) {
+		if f.language != "promql" {
+			continue
+		}
+		rules := "groups:\n- name: " + f.file + "\n  rules:\n"
+		for expression := range strings.Lines(f.text) {
+			found++
+			rules += fmt.Sprintf("  - alert: A%d\n    expr: %s\n", found, strings.TrimSpace(expression))
+		}
+		file := filepath.Join(t.TempDir(), "rules.yml")
+		if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if output, err := exec.Command("promtool", "check", "rules", file).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", f.file, err, output)
+		}
+	}
+	if found == 0 {
+		t.Error("there are no expressions")
+	}
+}
+
 // root returns the folder of the repository.
 func root(t *testing.T) string {
 	t.Helper()

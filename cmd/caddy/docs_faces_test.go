@@ -97,16 +97,29 @@ func TestEverySeriesAndReasonIsDocumented(t *testing.T) {
 	for _, match := range series {
 		requireDocumented(t, "the series", match[1])
 	}
-	metrics := readText(t, "../../docs/metrics.md")
-	for _, reason := range apikey.Reasons() {
-		if !regexp.MustCompile(`\b` + reason.String() + `\b`).MatchString(metrics) {
-			t.Errorf("docs/metrics.md does not name the reason %s", reason)
+	metrics, observer := readText(t, "../../docs/metrics.md"), readText(t, "../../apikey/observer.go")
+	named := func(what, word string) {
+		if !regexp.MustCompile(`\b` + word + `\b`).MatchString(metrics) {
+			t.Errorf("docs/metrics.md does not name the %s %s", what, word)
 		}
+	}
+	for _, reason := range apikey.Reasons() {
+		named("reason", reason.String())
+	}
+	operations := inSources(t, "apikey", `k\.(?:view|update)[A-Za-z]*\(ctx, "([a-z]+)"`)
+	for _, operation := range operations {
+		named("operation", operation)
+		if !strings.Contains(observer, `"`+operation+`"`) {
+			t.Errorf("apikey/observer.go does not name the operation %s", operation)
+		}
+	}
+	if !slices.Contains(operations, "lookup") {
+		t.Error("the operations were not found in the sources")
 	}
 }
 
 func TestEveryRouteOfTheAdminEndpointIsDocumented(t *testing.T) {
-	routes := inSources(t, `adminBase ?\+ ?"([a-z_/]*[a-z])`)
+	routes := inSources(t, "caddymodule", `adminBase ?\+ ?"([a-z_/]*[a-z])`)
 	for _, route := range routes {
 		requireDocumented(t, "the admin route", "/api_keys/"+route)
 	}
@@ -118,7 +131,7 @@ func TestEveryRouteOfTheAdminEndpointIsDocumented(t *testing.T) {
 }
 
 func TestEveryEventAndItsDataAreDocumented(t *testing.T) {
-	names := inSources(t, `"(api_key_[a-z_]+)"`)
+	names := inSources(t, "caddymodule", `"(api_key_[a-z_]+)"`)
 	for _, name := range names {
 		if name != "api_key_auth" && name != "api_key_management" { // the directives
 			requireDocumented(t, "the event", name)
@@ -191,16 +204,17 @@ func codeOf(t *testing.T) []string {
 	return codeRead
 }
 
-// inSources returns what a pattern finds in what Caddy sees, each once.
-func inSources(t *testing.T, pattern string) (found []string) {
+// inSources returns what a pattern finds in the sources of a folder, each once.
+func inSources(t *testing.T, folder, pattern string) (found []string) {
 	t.Helper()
-	entries, err := os.ReadDir("../../caddymodule")
+	folder = filepath.Join("../..", folder)
+	entries, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
 		if name := entry.Name(); strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") {
-			for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(readText(t, filepath.Join("../../caddymodule", name)), -1) {
+			for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(readText(t, filepath.Join(folder, name)), -1) {
 				found = append(found, match[1])
 			}
 		}

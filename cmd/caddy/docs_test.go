@@ -20,6 +20,8 @@ import (
 //	caddyfile ratelimit
 //	           a whole Caddyfile for a Caddy with that module: formatted here, run
 //	           by the test in tools/ratelimit
+//	promql     expressions for Prometheus, one a line (read by promtool in the tests
+//	           with the tag "clients")
 //	text       anything else
 //
 // Pages in docs/recipes have tests of their own, which run all they show.
@@ -118,9 +120,9 @@ func TestEveryExampleInTheDocumentationIsValid(t *testing.T) {
 			if len(f.commands()) == 0 {
 				t.Errorf("%s: an example has no command", f.file)
 			}
-		case "text":
+		case "promql", "text":
 		default:
-			t.Errorf("%s: an example is marked %q, which no test knows; mark it caddyfile, json, sh or text", f.file, f.language)
+			t.Errorf("%s: an example is marked %q, which no test knows; mark it caddyfile, json, sh, promql or text", f.file, f.language)
 		}
 	}
 }
