@@ -33,7 +33,7 @@ test: ## all tests that need Go only
 	go test ./...
 	@for m in $(MODULES); do (cd $$m && go test -count=1 ./...) || exit; done
 
-test-all: packages lint race clients fuzz crash revoke-race ## everything: installs Debian packages, needs root
+test-all: packages lint race clients fuzz crash revoke-race ## what `make test` leaves out; installs Debian packages, needs root
 
 race: ## the tests under the race detector
 	go test -race ./...
@@ -49,6 +49,7 @@ packages: ## install what test-all needs from Debian, if it is missing; needs ro
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet -tags clients ./...
+	@for m in $(MODULES); do (cd $$m && go vet ./...) || exit; done
 	go run $(STATICCHECK) -tags clients ./...
 
 fuzz: ## each fuzz target for FUZZTIME
