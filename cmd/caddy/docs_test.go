@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -149,14 +150,30 @@ func requireValid(t *testing.T, g *gateway, f fence, name string, args ...string
 }
 
 func TestEveryLinkInTheDocumentationLeadsToAFile(t *testing.T) {
-	links := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	links := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	for _, page := range pages(t) {
 		for _, match := range links.FindAllStringSubmatch(readText(t, page), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), match[1])); err != nil {
+			file := page
+			if match[1] != "" {
+				file = filepath.Join(filepath.Dir(page), match[1])
+			}
+			if _, err := os.Stat(file); err != nil {
 				t.Errorf("%s: %v", page, err)
+			} else if match[2] != "" && !slices.Contains(anchors(t, file), match[2]) {
+				t.Errorf("%s: %s has no heading for #%s", page, file, match[2])
 			}
 		}
 	}
+}
+
+// anchors returns what the headings of a page are linked by.
+func anchors(t *testing.T, page string) (all []string) {
+	t.Helper()
+	dropped := regexp.MustCompile(`[^a-z0-9 _-]`)
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(readText(t, page), -1) {
+		all = append(all, strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(match[1]), ""), " ", "-"))
+	}
+	return all
 }
 
 func TestEveryCommandThatIsNotRunIsInTheDocumentation(t *testing.T) {
