@@ -55,13 +55,14 @@ func (r *results) markdown() string {
 	line("%s", method)
 
 	line("## What the project is held to\n")
-	line("| figure | hold | aim | measured | command |\n|---|---|---|---|---|")
+	line("*Met* goes by the medians: all numbers of the figure hold (yes), some (partly), or none (no).\n")
+	line("| figure | hold | aim | measured | met | command |\n|---|---|---|---|---|---|")
 	for _, f := range r.figures() {
-		measured := f.measured
+		measured := f.measured.text()
 		if measured == "" {
 			measured = "not measured in this run"
 		}
-		line("| %s | %s | %s | %s | `%s` |", f.what, f.hold, f.aim, measured, strings.ReplaceAll(f.command, "|", `\|`))
+		line("| %s | %s | %s | %s | %s | `%s` |", f.what, f.hold, f.aim, measured, f.measured.verdict(), strings.ReplaceAll(f.command, "|", `\|`))
 	}
 	r.duelTable(line)
 	r.soloTable(line)

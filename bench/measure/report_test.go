@@ -11,8 +11,8 @@ import (
 func TestAReportOfNothingClaimsNothing(t *testing.T) {
 	r := &results{Main: "1M", Largest: "10M"}
 	for _, f := range r.figures() {
-		if f.measured != "" {
-			t.Errorf("%s: %s", f.what, f.measured)
+		if f.measured.text() != "" || f.measured.verdict() != "" {
+			t.Errorf("%s: %s, met: %s", f.what, f.measured.text(), f.measured.verdict())
 		}
 	}
 	if text := r.markdown(); strings.Count(text, "not measured in this run") != len(r.figures()) || strings.Contains(text, "NaN") {
@@ -59,6 +59,36 @@ func TestFiguresComeFromTheRun(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
+	}
+}
+
+func TestAFigureIsMetByAllOfItsNumbers(t *testing.T) {
+	r := *measured
+	r.Duels = append(r.Duels, &duel{Name: hotName(10_000, "1M"), Ours: true, CPU: []float64{200}, Stock: []float64{100}})
+	r.Memories = []memory{{Name: stockName, Anonymous: 20}, {Name: "ours-1M", Anonymous: 100}}
+	r.Crash = &crashTest{Cycles: 300, Revived: 1}
+	want := map[string]string{
+		"CPU per request": "partly", // one of two
+		"p99":             "yes",
+		"verify a hit":    "partly", // the others are gone
+		"an unknown key":  "yes",
+		"anonymous":       "no",
+		"usage":           "yes",
+		"kill -9":         "no",
+		"share":           "", // not measured
+	}
+	for _, f := range r.figures() {
+		for start, met := range want {
+			if strings.HasPrefix(f.what, start) {
+				delete(want, start)
+				if got := f.measured.verdict(); got != met {
+					t.Errorf("%s, %s: met is %q, want %q", f.what, f.measured.text(), got, met)
+				}
+			}
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("there are no figures %v", want)
 	}
 }
 
