@@ -33,7 +33,7 @@ func (k *Keyring) countUntil(ctx context.Context) {
 }
 
 func (k *Keyring) takeCensus(ctx context.Context) error {
-	now := k.clock()
+	now, removing := k.clock(), k.believesClock(ctx)
 	found := &census{at: fromMillis(now.UnixMilli())}
 	for from := (ID{}); ; {
 		start := time.Now()
@@ -51,7 +51,7 @@ func (k *Keyring) takeCensus(ctx context.Context) error {
 				seen++
 				if r, err := decodeRecord(last, value); err == nil {
 					switch {
-					case k.outlived(&r.Key):
+					case removing && k.outlived(&r.Key):
 						old = append(old, last)
 					case r.Revoked() || r.ExpiresAt.IsZero():
 					case r.Expired(now):

@@ -88,22 +88,22 @@ func TestAddressIsKeptAsAnAddressOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestUserAgentWithATokenIsNotKept(t *testing.T) {
+func TestNoTokenInAUserAgentIsKept(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, r *ring) {
-		made := r.issue(operator, apikey.Issue{})
-		for name, agent := range map[string]string{
-			"the token":                   made.Token,
-			"in a text":                   "sdk/1.0 (" + made.Token + ")",
-			"of something else":           r.issue(operator, apikey.Issue{}).Token,
-			"without its checksum":        made.Token[:len(made.Token)-6],
-			"with what is dropped inside": "ak_\x01" + made.Token[3:],
-			"cut to its greater part":     strings.Repeat("x", 256-60) + made.Token,
+		made, other := r.issue(operator, apikey.Issue{}), r.issue(operator, apikey.Issue{})
+		for name, c := range map[string]struct{ sent, kept string }{
+			"the token":                   {made.Token, "ak_REDACTED"},
+			"two in a text":               {"sdk/1.0 (" + made.Token + ", " + other.Token + ")", "sdk/1.0 (ak_REDACTED, ak_REDACTED)"},
+			"without its checksum":        {made.Token[:len(made.Token)-6], "ak_REDACTED"},
+			"behind another":              {made.Token + "_" + other.Token, "ak_REDACTED_ak_REDACTED"},
+			"with what is dropped inside": {"ak_\x01" + made.Token[3:], "ak_REDACTED"},
+			"cut to its greater part":     {strings.Repeat("x", 256-60) + made.Token, strings.Repeat("x", 256-60) + "ak_REDACTED"},
 		} {
 			r.clock.advance(time.Second)
-			r.use(made.Token, "192.0.2.1", agent)
+			r.use(made.Token, "192.0.2.1", c.sent)
 			for range 2 {
-				if got := r.get(operator, made.Key.ID).Usage.LastUsedUserAgent; got != "" {
-					t.Errorf("%s: %q is told", name, got)
+				if got := r.get(operator, made.Key.ID).Usage.LastUsedUserAgent; got != c.kept {
+					t.Errorf("%s: %q is told, want %q", name, got, c.kept)
 				}
 				r.flush()
 			}

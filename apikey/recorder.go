@@ -30,8 +30,8 @@ type recorder struct {
 	dropped int
 }
 
-// record notes a use. Memory is allocated only when the client has changed. A user
-// agent with a token of one of the prefixes is not kept.
+// record notes a use. Memory is allocated only when the client has changed. Of a token
+// with one of the prefixes in the user agent nothing else is kept.
 func (u *recorder) record(v *Verdict, address, userAgent string, prefixes []string) {
 	ok, displaced := u.index.use(v.KeyID, v.entry, v.at, address, userAgent, prefixes)
 	if displaced != nil {

@@ -6,16 +6,34 @@ import (
 	"time"
 )
 
-// removalGrace is how long a Keyring is open before it removes anything: a machine
-// that starts with a clock that is ahead has set it by then.
-const removalGrace = censusInterval / 2
+const (
+	// clockGrace is after what time a machine that started with a clock that was
+	// ahead has set it.
+	clockGrace = censusInterval / 2
+	// clockDoubt is by how much a clock is ahead at the least that removes what
+	// should stay for long.
+	clockDoubt = 24 * time.Hour
+)
+
+// believesClock reports whether records may be removed by what the clock says. At the
+// start it is believed when the newest key was made not long ago.
+func (k *Keyring) believesClock(ctx context.Context) bool {
+	if time.Since(k.opened) >= clockGrace {
+		return true
+	}
+	var newest ID
+	_ = k.store.View(ctx, func(tx Reader) error {
+		return tx.Scan(TableKeys, Range{Reverse: true, Limit: 1}, func(key, _ []byte) bool {
+			copy(newest[:], key)
+			return false
+		})
+	})
+	return k.clock().Sub(newest.time()) < clockDoubt
+}
 
 // outlived reports whether the record of a key has been kept for as long as the
 // policy says after the key ended.
 func (k *Keyring) outlived(key *Key) bool {
-	if time.Since(k.opened) < removalGrace {
-		return false
-	}
 	retention := time.Duration(k.retention.Load())
 	end := key.RevokedAt
 	if end.IsZero() {

@@ -107,18 +107,39 @@ func hasAnyPrefix(token string, prefixes []string) bool {
 // greater part of one.
 func containsToken(text string, prefixes []string) bool {
 	for _, p := range prefixes {
-		for rest := text; ; {
-			at := strings.Index(rest, p)
-			if at < 0 {
-				break
-			}
-			if body := rest[at+len(p):]; len(body) >= tellingDigits && isBase62(body[:tellingDigits]) {
-				return true
-			}
-			rest = rest[at+1:] // a prefix can overlap itself
+		if tokenBody(text, p) >= 0 {
+			return true
 		}
 	}
 	return false
+}
+
+// tokenBody returns where in a text that follows the prefix of a token, or -1.
+func tokenBody(text, prefix string) int {
+	for at := 0; ; at++ { // a prefix can overlap itself
+		next := strings.Index(text[at:], prefix)
+		if next < 0 {
+			return -1
+		}
+		at += next
+		if body := text[at+len(prefix):]; len(body) >= tellingDigits && isBase62(body[:tellingDigits]) {
+			return at + len(prefix)
+		}
+	}
+}
+
+// redactTokens leaves of each token in a text its prefix.
+func redactTokens(text string, prefixes []string) string {
+	for _, p := range prefixes {
+		for at := tokenBody(text, p); at >= 0; at = tokenBody(text, p) {
+			end := at
+			for end < len(text) && isBase62(text[end:end+1]) {
+				end++
+			}
+			text = text[:at] + "REDACTED" + text[end:]
+		}
+	}
+	return text
 }
 
 // bytesOf lends the bytes of s, for functions that only read them: a copy would

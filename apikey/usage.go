@@ -32,11 +32,8 @@ type client struct {
 
 func newClient(id ID, at int64, address, userAgent string, prefixes []string) *client {
 	parsed, _ := netip.ParseAddr(address)
-	// Asked of what is kept: to clean a text can make a token of it.
-	if userAgent = cleanUserAgent(userAgent); containsToken(userAgent, prefixes) {
-		userAgent = ""
-	}
-	return &client{id, at, parsed.Unmap().WithZone(""), userAgent}
+	// Redacted after it was cleaned, which can make a token of a text.
+	return &client{id, at, parsed.Unmap().WithZone(""), redactTokens(cleanUserAgent(userAgent), prefixes)}
 }
 
 // cleanUserAgent cuts a user agent and drops what is not printable, so that it
