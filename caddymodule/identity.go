@@ -93,7 +93,8 @@ func validHeaderName(name string) bool {
 }
 
 // sameHeader compares a header name with a folded one as lenient upstreams do,
-// to whom X_User_Id, x.user.id and X-User-Id are one (CGI, WSGI).
+// to whom X_User_Id, x.user.id, X+User!Id and X-User-Id are one: CGI and WSGI know
+// letters and digits, and one character for all others.
 func sameHeader(name, folded string) bool {
 	if len(name) != len(folded) {
 		return false
@@ -101,9 +102,10 @@ func sameHeader(name, folded string) bool {
 	for i := range len(name) {
 		c := name[i]
 		switch {
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
 		case c >= 'A' && c <= 'Z':
 			c += 'a' - 'A'
-		case c == '_' || c == '.':
+		default:
 			c = '-'
 		}
 		if c != folded[i] {

@@ -14,7 +14,12 @@ func (r received) identityHeaders() map[string][]string {
 	told := make(map[string][]string)
 	for _, h := range []http.Header{r.Header, r.Trailer} {
 		for name, values := range h {
-			folded := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
+			folded := strings.Map(func(c rune) rune {
+				if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+					return c
+				}
+				return '-'
+			}, strings.ToLower(name))
 			switch folded {
 			case "x-api-key-id", "x-organization-id", "x-user-id", "x-service-account-id", "x-api-key-scope", "x-consumer":
 				told[folded] = append(told[folded], values...)
@@ -79,6 +84,8 @@ func TestClientsCannotSayWhoTheyAreInAnySpelling(t *testing.T) {
 				"X-Service-Account-Id", "X_Service_Account_Id", "X.Service.Account.Id",
 				"X-Organization-Id", "X_Organization_Id", "X.Organization-Id",
 				"X-Api-Key-Id", "X_Api_Key_Id", "X-Api.Key.Id", "X-Api-Key-Scope", "X_Api_Key_Scope", "X.Api_Key.Scope",
+				// All that may stand in a name, beside letters and digits.
+				"X!User#Id", "X$User%Id", "X&User'Id", "X*User+Id", "X^User`Id", "X|User~Id", "x+organization+id", "X~Api-Key.Scope",
 			} {
 				t.Run(settings+"/"+protocol+"/"+name, func(t *testing.T) {
 					g := *g
@@ -102,6 +109,7 @@ func TestHeadersThatChangeTheMethodOrTheProxyNeverReachTheUpstream(t *testing.T)
 			k := g.issue(writer)
 			for _, name := range []string{
 				"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "x-http-method-override", "X_HTTP_METHOD_OVERRIDE", "X.Http.Method", "X_Method-Override",
+				"X^Http^Method^Override", "x+http!method", "X~Method*Override",
 				"Proxy", "PROXY",
 			} {
 				r := g.passed(g.send("GET", "/", "", k.header(), name+": DELETE"))
@@ -156,7 +164,7 @@ func TestConnectionHeaderStillServesForOtherThings(t *testing.T) {
 func TestTrailersCannotCarryAnIdentityOrAToken(t *testing.T) {
 	g := start(t, allowHTTP2, site)
 	k := g.issue(writer)
-	trailers := []string{"X-User-Id: root", "x_organization_id: globex", "X.Api.Key.Scope: all", "Authorization: Bearer " + k.Token, "X-Api-Key: " + k.Token, "Checksum: abc"}
+	trailers := []string{"X-User-Id: root", "x_organization_id: globex", "X.Api.Key.Scope: all", "X+User!Id: root", "Authorization: Bearer " + k.Token, "X-Api-Key: " + k.Token, "Checksum: abc"}
 	check := func(t *testing.T, a answer, checksum string) {
 		t.Helper()
 		g := *g
@@ -170,7 +178,7 @@ func TestTrailersCannotCarryAnIdentityOrAToken(t *testing.T) {
 	chunked := "POST / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n" + k.header() + "\n"
 	body := "\n4\nbody\n0\n" + strings.Join(trailers, "\n") + "\n\n"
 	for _, row := range []struct{ name, declared, checksum string }{
-		{"all declared", "Trailer: X-User-Id, x_organization_id, X.Api.Key.Scope, Authorization, X-Api-Key, Checksum\n", "abc"},
+		{"all declared", "Trailer: X-User-Id, x_organization_id, X.Api.Key.Scope, X+User!Id, Authorization, X-Api-Key, Checksum\n", "abc"},
 		{"some declared", "Trailer: Checksum\n", "abc"},
 		{"declared as a list of nothing", "Trailer: ,\n", ""},
 		{"none declared", "", ""},
@@ -210,7 +218,7 @@ func TestTokenInXApiKeyDoesNotReachTheUpstream(t *testing.T) {
 			g := start(t, global, site)
 			k := g.issue(reader)
 			for _, value := range []string{k.Token, " " + k.Token, "Bearer " + k.Token, swap(k.Token, 60), k.Token + "," + k.Token} {
-				for _, name := range []string{"X-Api-Key", "x-api-key", "X-API-KEY", "X_Api_Key", "X.Api.Key", "X-Api.Key"} {
+				for _, name := range []string{"X-Api-Key", "x-api-key", "X-API-KEY", "X_Api_Key", "X.Api.Key", "X-Api.Key", "X+Api+Key", "x!api~key"} {
 					r := g.passed(g.send("GET", "/", "", k.header(), name+": "+value))
 					if strings.Contains(fmt.Sprint(r), "ak_") {
 						t.Errorf("%s: the upstream received %v", name, r)
