@@ -51,6 +51,7 @@ func (c *checker) identify(r *http.Request, admits func(*apikey.Verdict) apikey.
 	verdict, keyring := c.check(r)
 	if reason = verdict.Reason; reason == apikey.ReasonNone {
 		id = newIdentity(verdict, keyring)
+		id.beside = len(r.Header[c.header]) > 0 // else the request would be ambiguous
 		reason = admits(&id.verdict)
 	}
 	if c.observed != nil && reason != apikey.ReasonNone {

@@ -109,8 +109,7 @@ type Gate struct {
 	Subrequest bool `json:"subrequest,omitempty"`
 
 	checker
-	headers   *headerPolicy
-	passing   *headerPolicy // for requests that pass without being accepted
+	headerPolicies
 	readable  map[string]bool
 	refusals  map[apikey.Reason]*management.Refusal
 	complaint seldom // about subrequests
@@ -154,20 +153,12 @@ func (g *Gate) Provision(ctx caddy.Context) (err error) {
 	for _, reason := range apikey.Reasons() {
 		g.refusals[reason] = refusal(reason, g.Realm).Prepare()
 	}
-	credentials := []string{"Authorization"}
 	if g.Header != "" {
 		if g.header, err = credentialHeader(g.Header); err != nil {
 			return err
 		}
-		credentials = append(credentials, g.header)
 	}
-	if g.ForwardCredential {
-		credentials = nil
-	}
-	if g.headers, err = newHeaderPolicy(g.IdentityHeaders, credentials...); err != nil {
-		return err
-	}
-	if g.passing, err = newHeaderPolicy(g.IdentityHeaders); err != nil {
+	if g.headerPolicies, err = newHeaderPolicies(g.IdentityHeaders, g.header, g.ForwardCredential); err != nil {
 		return err
 	}
 	if err := g.provision(ctx); err != nil {
@@ -199,8 +190,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	default:
 		return g.refuse(w, r, reason)
 	}
-	g.headers.apply(r, id.keyring)
-	g.headers.setHeaders(r.Header, id)
+	policy := g.of(id)
+	policy.apply(r, id.keyring)
+	policy.setHeaders(r.Header, id)
 	if g.CancelAfter < 0 {
 		return next.ServeHTTP(w, r)
 	}

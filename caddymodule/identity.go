@@ -38,20 +38,20 @@ var droppedHeaders = []string{"X-Http-Method-Override", "X-Http-Method", "X-Meth
 // upstream.
 const foreignKeyHeader = "X-Api-Key"
 
-var foldedForeignKeyHeader = strings.ToLower(foreignKeyHeader)
-
-// headerPolicy keeps the headers of accepted requests honest.
+// headerPolicy keeps the headers of requests honest.
 type headerPolicy struct {
-	set     [factCount]string // canonical
-	removed []string          // folded
-	lengths [64]bool          // lengths of removed names: most headers are passed over by it
+	set        [factCount]string // canonical
+	credential string            // canonical: where the key may stand, which is not searched
+	removed    []string          // folded
+	searched   []string          // folded: removed if there is a token of ours in it
+	lengths    [64]bool          // lengths of all these names: most headers are passed over by it
 }
 
 // newHeaderPolicy reads which headers carry the facts, by the names of the facts;
-// those that are not named keep their default. The credentials are headers that
-// the upstream must not see.
-func newHeaderPolicy(names map[string]string, credentials ...string) (*headerPolicy, error) {
-	p := &headerPolicy{set: factHeaders}
+// those that are not named keep their default. It leaves the header that may carry
+// the key, if there is one beside Authorization.
+func newHeaderPolicy(names map[string]string, credential string) (*headerPolicy, error) {
+	p := &headerPolicy{set: factHeaders, credential: credential}
 	for name, header := range names {
 		fact := slices.Index(factNames[:], name)
 		if fact < 0 {
@@ -67,17 +67,53 @@ func newHeaderPolicy(names map[string]string, credentials ...string) (*headerPol
 			return nil, fmt.Errorf("identity_headers: %s is named twice", header)
 		}
 	}
-	// Also the defaults of what was renamed: an upstream may look at them.
-	for _, list := range [][]string{p.set[:], factHeaders[:], droppedHeaders, credentials} {
-		for _, header := range list {
-			if folded := strings.ToLower(header); !slices.Contains(p.removed, folded) {
-				p.removed = append(p.removed, folded)
-				p.lengths[len(folded)] = true
-			}
+	p.fold(&p.removed, p.set[:]...)
+	p.fold(&p.removed, factHeaders[:]...) // what was renamed, too: an upstream may look at it
+	p.fold(&p.removed, droppedHeaders...)
+	p.fold(&p.searched, foreignKeyHeader)
+	return p, nil
+}
+
+// fold adds headers to a list of the policy.
+func (p *headerPolicy) fold(list *[]string, headers ...string) {
+	for _, header := range headers {
+		if folded := strings.ToLower(header); header != "" && !slices.Contains(*list, folded) {
+			*list = append(*list, folded)
+			p.lengths[len(folded)] = true
 		}
 	}
-	p.lengths[len(foldedForeignKeyHeader)] = true
+}
+
+// headerPolicies are the policies of a gate.
+type headerPolicies struct {
+	headers *headerPolicy // of requests whose key stood in Authorization, or was not looked for
+	beside  *headerPolicy // of those whose key stood in another header
+	passing *headerPolicy // of those that pass without being accepted
+}
+
+// newHeaderPolicies makes them of the same names as newHeaderPolicy. They take out
+// what may be a key, unless it is to be forwarded. Where the key stands in another
+// header, Authorization is of another scheme, and none of our business.
+func newHeaderPolicies(names map[string]string, credential string, forward bool) (p headerPolicies, err error) {
+	for _, policy := range []**headerPolicy{&p.headers, &p.beside, &p.passing} {
+		if *policy, err = newHeaderPolicy(names, credential); err != nil {
+			return p, err
+		}
+	}
+	if !forward {
+		p.headers.fold(&p.headers.removed, credential, "Authorization")
+		p.beside.fold(&p.beside.removed, credential)
+		p.beside.fold(&p.beside.searched, "Authorization")
+	}
 	return p, nil
+}
+
+// of returns the policy of an accepted request.
+func (p *headerPolicies) of(id *identity) *headerPolicy {
+	if id.beside {
+		return p.beside
+	}
+	return p.headers
 }
 
 func validHeaderName(name string) bool {
@@ -119,8 +155,12 @@ func (p *headerPolicy) removes(name string) bool {
 	if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
 		return false
 	}
-	for _, folded := range p.removed {
-		if sameHeader(name, folded) {
+	return isOneOf(name, p.removed)
+}
+
+func isOneOf(name string, folded []string) bool {
+	for _, f := range folded {
+		if sameHeader(name, f) {
 			return true
 		}
 	}
@@ -130,13 +170,14 @@ func (p *headerPolicy) removes(name string) bool {
 // tokenFinder knows the shape of tokens of ours.
 type tokenFinder interface{ HoldsToken(text string) bool }
 
-// scrub removes what a client must not say of itself, in every spelling.
-func (p *headerPolicy) scrub(h http.Header, tokens tokenFinder) {
+// scrub removes what a client must not say of itself, in every spelling. The
+// credential is not searched for tokens.
+func (p *headerPolicy) scrub(h http.Header, credential string, tokens tokenFinder) {
 	for name, values := range h {
 		if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
 			continue
 		}
-		if p.removes(name) || sameHeader(name, foldedForeignKeyHeader) && slices.ContainsFunc(values, tokens.HoldsToken) {
+		if p.removes(name) || name != credential && isOneOf(name, p.searched) && slices.ContainsFunc(values, tokens.HoldsToken) {
 			delete(h, name)
 		}
 	}
@@ -146,13 +187,13 @@ func (p *headerPolicy) scrub(h http.Header, tokens tokenFinder) {
 // request. It also sees to the two ways around that: a Connection header that
 // names ours makes the proxy drop them, and trailers arrive after us.
 func (p *headerPolicy) apply(r *http.Request, tokens tokenFinder) {
-	p.scrub(r.Header, tokens)
+	p.scrub(r.Header, p.credential, tokens)
 	if values, ok := r.Header["Connection"]; ok {
 		p.scrubConnection(r.Header, values)
 	}
 	if r.Trailer != nil {
-		p.scrub(r.Trailer, tokens)
-		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, tokens) }}
+		p.scrub(r.Trailer, "", tokens)
+		r.Body = &trailerScrubber{ReadCloser: r.Body, scrub: func() { p.scrub(r.Trailer, "", tokens) }}
 	}
 }
 
@@ -200,6 +241,7 @@ type identity struct {
 	keyName string // the id of the key as text
 	keyring *apikey.Keyring
 	values  [factCount]string
+	beside  bool           // the key stood in another header than Authorization
 	running runningRequest // of the first gate
 }
 

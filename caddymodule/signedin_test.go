@@ -186,3 +186,31 @@ func TestManagementCanBeTheOperatorsAlone(t *testing.T) {
 	}
 	g.revoke(k)
 }
+
+// A gate that only observes must not take out the key that the one behind it would
+// refuse.
+func TestARefusedKeyThatAnObservingGateLetPassStillDecides(t *testing.T) {
+	g := start(t, ``, fmt.Sprintf(`
+		basic_auth /v1/* {
+			bob %s
+		}
+		route {
+			api_key_auth {
+				header X-API-Key
+				observe
+			}
+			api_key_management {
+				header X-API-Key
+				identity {
+					organization acme
+					user {http.auth.user.id}
+				}
+			}
+			reverse_proxy UPSTREAM
+		}`, bobsPassword))
+	revoked := g.issueRevoked()
+	if a := g.send("POST", "/v1/api-keys", `{"name":"x"}`, bob, asJSON); a.Status != 200 || a.text("createdBy") != "bob" {
+		t.Errorf("%d %s", a.Status, a.Text)
+	}
+	g.refused(g.send("POST", "/v1/api-keys", `{"name":"x"}`, "X-Api-Key: "+revoked.Token, bob, asJSON), 401, "invalid_token", invalidToken)
+}
