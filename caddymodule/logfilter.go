@@ -59,13 +59,13 @@ func (f *LogFilter) Provision(caddy.Context) error {
 	return nil
 }
 
-// tokenShape is a token of any prefix, whatever it is glued to. What follows the
-// prefix goes.
-var tokenShape = regexp.MustCompile(`([0-9A-Za-z](?:_|%5[Ff]))[0-9A-Za-z]{71,}`)
+// tokenShape is a token of any prefix, whatever it is glued to, with its checksum or
+// without: anybody can compute that. What follows the prefix goes.
+var tokenShape = regexp.MustCompile(`([0-9A-Za-z](?:_|%5[Ff]))[0-9A-Za-z]{65,}`)
 
 // shortestToken is how long what matches is at the least. A proxy writes every
 // request into its logger, and most of what is in one is shorter.
-const shortestToken = len("k_") + 71
+const shortestToken = len("k_") + 65
 
 const redacted = "REDACTED"
 
@@ -94,12 +94,14 @@ func percentDecoded(text string) string {
 
 // Filter implements logging.LogFieldFilter.
 func (f *LogFilter) Filter(in zapcore.Field) zapcore.Field {
-	switch value := in.Interface.(type) {
-	case zapcore.ObjectMarshaler:
-		in.Interface = redactedObject{f, value}
+	// By how the field is written: an error may be an object, too, and zap wants
+	// the error.
+	switch in.Type {
+	case zapcore.ObjectMarshalerType, zapcore.InlineMarshalerType:
+		in.Interface = redactedObject{f, in.Interface.(zapcore.ObjectMarshaler)}
 		return in
-	case zapcore.ArrayMarshaler:
-		in.Interface = redactedArray{f, value}
+	case zapcore.ArrayMarshalerType:
+		in.Interface = redactedArray{f, in.Interface.(zapcore.ArrayMarshaler)}
 		return in
 	}
 	if text := textOfField(&in); redact(text) != text {
@@ -181,6 +183,15 @@ func (o objectRedactor) AddArray(key string, value zapcore.ArrayMarshaler) error
 	return o.ObjectEncoder.AddArray(key, redactedArray{o.filter, value})
 }
 
+func (o objectRedactor) AddReflected(key string, value any) error {
+	if o.filter.secret(key) {
+		o.ObjectEncoder.AddString(key, redacted)
+		return nil
+	}
+	o.filter.Filter(zap.Reflect(key, value)).AddTo(o.ObjectEncoder)
+	return nil
+}
+
 type arrayRedactor struct {
 	zapcore.ArrayEncoder
 	filter *LogFilter
@@ -194,6 +205,15 @@ func (a arrayRedactor) AppendObject(value zapcore.ObjectMarshaler) error {
 
 func (a arrayRedactor) AppendArray(value zapcore.ArrayMarshaler) error {
 	return a.ArrayEncoder.AppendArray(redactedArray{a.filter, value})
+}
+
+func (a arrayRedactor) AppendReflected(value any) error {
+	field := a.filter.Filter(zap.Reflect("", value))
+	if field.Type == zapcore.StringType {
+		a.ArrayEncoder.AppendString(field.String)
+		return nil
+	}
+	return a.ArrayEncoder.AppendReflected(value)
 }
 
 // Interface guards

@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -85,6 +86,12 @@ func TestTheLogFilterTakesOutTheHeadersThatItIsGiven(t *testing.T) {
 		enc.AddByteString("bytes", []byte(token))
 		zap.Strings("X-SECRET", []string{"gone", "too"}).AddTo(enc)
 		zap.Strings("others", []string{"a", token}).AddTo(enc)
+		zap.Any("map", map[string]string{"k": token}).AddTo(enc)
+		zap.Any("X-Secret", map[string]string{"k": "gone"}).AddTo(enc)
+		zap.Any("plain", map[string]int{"k": 1}).AddTo(enc)
+		zap.Array("maps", zapcore.ArrayMarshalerFunc(func(enc zapcore.ArrayEncoder) error {
+			return errors.Join(enc.AppendReflected(map[string]string{"k": token}), enc.AppendReflected(map[string]int{"k": 1}))
+		})).AddTo(enc)
 		zap.Dict("inner", zap.String("X-Secret", "gone"), zap.String("text", "see "+token)).AddTo(enc)
 		return nil
 	})
@@ -97,8 +104,56 @@ func TestTheLogFilterTakesOutTheHeadersThatItIsGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"request":{"x-secret":"REDACTED","X-Api-Key":"stays","n":1,"bytes":"ak_REDACTED","X-SECRET":"REDACTED","others":["a","ak_REDACTED"],` +
+		`"map":"{\"k\":\"ak_REDACTED\"}","X-Secret":"REDACTED","plain":{"k":1},"maps":["{\"k\":\"ak_REDACTED\"}",{"k":1}],` +
 		`"inner":{"X-Secret":"REDACTED","text":"see ak_REDACTED"}},"uri":"/ak_REDACTED","size":7,"list":["ak_REDACTED"]}`
 	if got := strings.TrimSpace(line.String()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// objectError is an error that can also be written as an object.
+type objectError string
+
+func (e objectError) Error() string { return string(e) }
+
+func (e objectError) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("text", string(e))
+	return nil
+}
+
+func TestTheLogFilterWritesAFieldAsWithoutIt(t *testing.T) {
+	filter := new(caddymodule.LogFilter)
+	if err := filter.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, field := range map[string]zap.Field{
+		"an error that is an object":            zap.Error(objectError("see TOKEN")),
+		"an object that is an error":            zap.Object("o", objectError("see TOKEN")),
+		"an object without a name":              zap.Inline(objectError("see TOKEN")),
+		"a list of objects that are errors":     zap.Objects("l", []objectError{"see TOKEN"}),
+		"a list of errors that are objects too": zap.Errors("l", []error{objectError("see TOKEN")}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			line := func(field zap.Field) string {
+				text, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{}).EncodeEntry(zapcore.Entry{}, []zapcore.Field{field})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return text.String()
+			}
+			if got, want := line(filter.Filter(field)), line(field); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestATokenWithoutItsChecksumIsOneToTheLog(t *testing.T) {
+	filter := new(caddymodule.LogFilter)
+	token := forge("0352LEivjpyT0uQI9pd2Xs", strings.Repeat("s", 43))
+	for cut := range 7 {
+		if got := filter.Filter(zap.String("uri", "/"+token[:len(token)-cut])).String; got != "/ak_REDACTED" {
+			t.Errorf("without %d characters: %s", cut, got)
+		}
 	}
 }
