@@ -129,6 +129,17 @@ func activeKeyring() (*apikey.Keyring, error) {
 	return app.Keyring()
 }
 
+// openKeyring returns the keys of the configuration that is in force, or nil where
+// its store is not open: to be asked for metrics is no reason to open one. Caddy's
+// /metrics may be that of a configuration that was refused.
+func openKeyring() *apikey.Keyring {
+	app, err := activeApp()
+	if err != nil {
+		return nil
+	}
+	return app.keyring.Load()
+}
+
 // ready answers whether keys can be looked up.
 func ready(w http.ResponseWriter, r *http.Request) error {
 	keyring, err := activeKeyring()

@@ -139,7 +139,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.metrics, err = metrics.Register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	if err := metrics.RegisterState(ctx.GetMetricsRegistry(), a.keyring.Load); err != nil {
+	if err := metrics.RegisterState(ctx.GetMetricsRegistry(), openKeyring); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	a.store, err = acquireStore(a.opener.Identity())

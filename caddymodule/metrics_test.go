@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,6 +175,29 @@ func TestCountersSurviveAReload(t *testing.T) {
 	revoked := `caddy_api_keys_verdicts_total{outcome="refused",reason="revoked"}`
 	if now := g.counts(lasting...); now[revoked] != before[revoked]+1 {
 		t.Errorf("%s was %v, and is %v after one more", revoked, before[revoked], now[revoked])
+	}
+}
+
+// Caddy goes on with the admin endpoint of the configuration that it refused.
+func TestMetricsTellOfTheConfigurationInForceAfterAReloadThatFailed(t *testing.T) {
+	g := start(t, ``, site)
+	g.issueRevoked()
+	const keys = `caddy_api_keys_keys{state="issued"}`
+	for range 3 { // Caddy starts apps in any order
+		if err := g.load("api_keys {\nstorage bolt DIR/other.db\n}", site+"\nreverse_proxy {\nto UPSTREAM\nhealth_uri /\nhealth_body (\n}"); err == nil {
+			t.Fatal("a bad configuration was loaded")
+		}
+		series := g.metrics()
+		if series[keys] != "1" || series["caddy_api_keys_index_entries"] == "" {
+			t.Errorf("%d series, and %s is %q", len(series), keys, series[keys])
+		}
+	}
+	g.issue(reader)
+	if got := g.metrics()[keys]; got != "2" {
+		t.Errorf("%s is %s after one more", keys, got)
+	}
+	if _, err := os.Stat(filepath.Join(g.dir, "other.db")); err == nil {
+		t.Error("a store was opened")
 	}
 }
 

@@ -32,7 +32,7 @@ type state struct {
 }
 
 // RegisterState adds to the registry of a configuration the series that are read
-// from its Keyring at each scrape. keyring returns nil while there is none.
+// from a Keyring at each scrape. keyring returns nil while there is none.
 func RegisterState(registry *prometheus.Registry, keyring func() *apikey.Keyring) error {
 	if registry == nil {
 		return nil
