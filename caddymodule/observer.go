@@ -63,16 +63,8 @@ func (o backgroundObserver) ClientChanged(_ context.Context, c apikey.ClientChan
 			data[name] = value
 		}
 	}
-	const event = "api_key_client_changed"
-	app, err := activeApp()
-	if err != nil { // the last one has gone
-		audit(caddy.Log().Named(appName), auditMoved, data)
-		return
-	}
-	audit(app.logger, auditMoved, data)
-	if app.events.ShouldEmit(event) {
-		app.events.Emit(app.ctx, event, data)
-	}
+	app, _ := activeApp()
+	tell(app, auditMoved, "api_key_client_changed", data)
 }
 
 // ClientChangesUntold implements apikey.Observer.
@@ -87,13 +79,21 @@ func textOf(address netip.Addr) string {
 	return address.String()
 }
 
-// audit writes a line of the audit log.
-func audit(logger *zap.Logger, message string, data map[string]any) {
+// tell writes a line of the audit log and emits an event that says the same. Without
+// a configuration there is Caddy's own log.
+func tell(app *App, message, event string, data map[string]any) {
+	logger := caddy.Log().Named(appName)
+	if app != nil {
+		logger = app.logger
+	}
 	fields := make([]zap.Field, 0, len(data))
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		fields = append(fields, zap.Any(name, data[name]))
 	}
 	logger.Named(auditLogger).Info(message, fields...)
+	if app != nil && app.events.ShouldEmit(event) {
+		app.events.Emit(app.ctx, event, data)
+	}
 }
 
 // observer also tells the configuration that made a change of it: in its log and
@@ -134,8 +134,11 @@ func (o observer) Changed(ctx context.Context, c apikey.Change) {
 			data[name] = value
 		}
 	}
-	audit(o.app.logger, auditMessage+c.Kind.String(), data)
-	o.app.events.Emit(o.app.ctx, eventNames[c.Kind], data)
+	app := o.app
+	if app.ctx.Err() != nil { // its log is closed, and its events go nowhere
+		app, _ = activeApp()
+	}
+	tell(app, auditMessage+c.Kind.String(), eventNames[c.Kind], data)
 }
 
 // StoreOperation implements apikey.Observer.

@@ -18,6 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
 
 // recorder is an event handler that keeps the events of all configurations.
@@ -121,6 +123,27 @@ func TestChangesAreToldAfterAReload(t *testing.T) {
 	k := g.issue(reader)
 	if seen := takeEvents(); len(seen) != 1 || seen[0].Data["api_key_id"] != k.ID {
 		t.Errorf("%v", seen)
+	}
+}
+
+// A change may end after the configuration that made it.
+func TestAChangeOfAConfigurationThatHasGoneIsToldByTheOneInForce(t *testing.T) {
+	g := start(t, recordEvents, site)
+	k := g.issue(reader)
+	gone := running(t)
+	if err := g.load(recordEvents+"log audit {\noutput file DIR/audit\ninclude api_keys.audit\n}", site); err != nil {
+		t.Fatal(err)
+	}
+	takeEvents()
+	id, _ := apikey.ParseID(k.ID)
+	if _, err := gone.Revoke(t.Context(), apikey.Operator(""), id); err != nil {
+		t.Fatal(err)
+	}
+	if seen := takeEvents(); len(seen) != 1 || seen[0].Name() != "api_key_revoked" || seen[0].Data["api_key_id"] != k.ID {
+		t.Errorf("events %v", seen)
+	}
+	if text, err := os.ReadFile(filepath.Join(g.dir, "audit")); err != nil || !strings.Contains(string(text), "api key revoked") {
+		t.Errorf("the audit log has %q, %v", text, err)
 	}
 }
 
