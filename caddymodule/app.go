@@ -187,12 +187,17 @@ func (a *App) Cleanup() error {
 	}
 	a.released = true
 	// Whichever configuration is in force after this one has gone, or was
-	// refused, decides how long records stay.
-	if active, err := activeApp(); err == nil && active.store == a.store {
-		if keyring, err := active.Keyring(); err == nil {
-			keyring.Enforce()
+	// refused, decides how long records stay and how many series there are.
+	series := 0
+	if active, err := activeApp(); err == nil {
+		series = active.PerKeyMetrics
+		if active.store == a.store {
+			if keyring, err := active.Keyring(); err == nil {
+				keyring.Enforce()
+			}
 		}
 	}
+	a.metrics.KeepKeys(series)
 	return a.store.release()
 }
 

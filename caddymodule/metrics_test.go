@@ -287,3 +287,42 @@ func TestKeysHaveASeriesOfTheirOwnUpToTheConfiguredNumber(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestSeriesOfKeysFollowTheKeysAndTheConfiguration(t *testing.T) {
+	const per = "api_keys {\nper_key_metrics 2\n}"
+	g := start(t, per, site)
+	series := func(k key) string {
+		return fmt.Sprintf(`caddy_api_keys_key_requests_total{key_id=%q,organization_id="acme"}`, k.ID)
+	}
+	check := func(when string, want map[string]float64) {
+		t.Helper()
+		if got := g.counts("key_requests_total"); !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	k := g.issue(writer)
+	for range 4 {
+		g.passed(g.send("GET", "/", "", k.header()))
+		a := g.operate("POST", "/api_keys/keys/"+k.ID+"/rotate", `{"gracePeriod":"0"}`, asJSON)
+		if a.Status != 200 {
+			t.Fatalf("%d %s", a.Status, a.Text)
+		}
+		k = key{a.text("id"), a.text("key")}
+	}
+	g.passed(g.send("GET", "/", "", k.header()))
+	check("rotated four times", map[string]float64{series(k): 1})
+	if err := g.load(per, site); err != nil {
+		t.Fatal(err)
+	}
+	check("reloaded", map[string]float64{series(k): 1})
+	if err := g.load(``, site+"\nreverse_proxy {\nto UPSTREAM\nhealth_uri /\nhealth_body (\n}"); err == nil {
+		t.Fatal("a bad configuration was loaded")
+	}
+	// The endpoint that is left is that of the refused configuration.
+	check("after a reload without the word that failed", map[string]float64{series(k): 1})
+	if err := g.load(``, site); err != nil {
+		t.Fatal(err)
+	}
+	g.passed(g.send("GET", "/", "", k.header()))
+	check("after a reload without the word", map[string]float64{})
+}

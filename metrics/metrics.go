@@ -118,7 +118,7 @@ func Register(registry *prometheus.Registry) (*Metrics, error) {
 		return process, nil
 	}
 	for _, c := range []prometheus.Collector{
-		process.verdicts, process.observed, process.checks, process.changes, process.flushes, process.dropped, process.stores, process.perKey.requests,
+		process.verdicts, process.observed, process.checks, process.changes, process.flushes, process.dropped, process.stores, process.perKey,
 	} {
 		if err := register(registry, c); err != nil {
 			return nil, err
@@ -158,9 +158,7 @@ func (m *Metrics) Changed(c apikey.Change) {
 		return
 	}
 	m.changes.WithLabelValues(c.Kind.String()).Inc()
-	if c.Kind == apikey.ChangeRevoked {
-		m.perKey.forget(&c.Key)
-	}
+	m.perKey.changed(&c.Key)
 }
 
 // StoreOperation observes an operation of a driver. operation comes from a
@@ -196,5 +194,13 @@ func (m *Metrics) UsageDropped(uses int) {
 func (m *Metrics) KeyAccepted(v *apikey.Verdict, most int) {
 	if m != nil && most > 0 {
 		m.perKey.count(v, most)
+	}
+}
+
+// KeepKeys tells how many keys have a series of their own by the configuration that
+// is in force now. Those of one that had more are dropped.
+func (m *Metrics) KeepKeys(most int) {
+	if m != nil {
+		m.perKey.keep(most)
 	}
 }

@@ -195,6 +195,7 @@ func TestNothingIsCountedWithoutMetrics(t *testing.T) {
 	none.UsageFlushed(0)
 	none.UsageDropped(1)
 	none.KeyAccepted(nil, 1)
+	none.KeepKeys(0)
 }
 
 func TestStateIsReadWhenItIsAskedFor(t *testing.T) {
@@ -258,6 +259,93 @@ func TestStateLeavesOutWhatTheStoreDoesNotAnswer(t *testing.T) {
 	}
 }
 
+func revoked(m *metrics.Metrics, key apikey.Key) {
+	key.RevokedAt = time.Now()
+	m.Changed(apikey.Change{Kind: apikey.ChangeRevoked, Key: key})
+}
+
+func TestAKeyThatHasEndedLosesItsSeries(t *testing.T) {
+	m, registry := register(t)
+	ring := open(t, storagetest.NewMemory())
+	const most = 1000
+	ends := func(kind apikey.ChangeKind, key apikey.Key, in time.Duration) {
+		key.ExpiresAt = time.Now().Add(in)
+		m.Changed(apikey.Change{Kind: kind, Key: key})
+	}
+	for _, row := range []struct {
+		name string
+		do   func(apikey.Key, apikey.Verdict)
+		has  bool
+	}{
+		{"in use", func(_ apikey.Key, v apikey.Verdict) { m.KeyAccepted(&v, most) }, true},
+		{"revoked", func(k apikey.Key, v apikey.Verdict) { m.KeyAccepted(&v, most); revoked(m, k) }, false},
+		{"rotated without a grace", func(k apikey.Key, v apikey.Verdict) { m.KeyAccepted(&v, most); ends(apikey.ChangeRotated, k, 0) }, false},
+		{"rotated with a grace", func(k apikey.Key, v apikey.Verdict) {
+			m.KeyAccepted(&v, most)
+			ends(apikey.ChangeRotated, k, time.Hour)
+		}, true},
+		{"expired", func(_ apikey.Key, v apikey.Verdict) { v.ExpiresAt = time.Now(); m.KeyAccepted(&v, most) }, false},
+		{"its end was put off", func(k apikey.Key, v apikey.Verdict) {
+			v.ExpiresAt = time.Now()
+			m.KeyAccepted(&v, most)
+			ends(apikey.ChangeUpdated, k, time.Hour)
+		}, true},
+	} {
+		key, verdict := issue(t, ring)
+		row.do(key, verdict)
+		series := "key_requests_total key_id=" + key.ID.String() + " organization_id=acme"
+		if _, has := gather(t, registry)[series]; has != row.has {
+			t.Errorf("%s: it has a series: %v", row.name, has)
+		}
+		if !row.has {
+			continue
+		}
+		ends(apikey.ChangeUpdated, key, time.Millisecond)
+		for deadline := time.Now().Add(30 * time.Second); gather(t, registry)[series] != 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it has a series after its end", row.name)
+			}
+		}
+	}
+}
+
+func TestAConfigurationThatAllowsFewerSeriesOfKeysBeginsThemAnew(t *testing.T) {
+	m, registry := register(t)
+	ring := open(t, storagetest.NewMemory())
+	var verdicts [3]apikey.Verdict
+	for i := range verdicts {
+		_, verdicts[i] = issue(t, ring)
+	}
+	series := func() (n int) {
+		for name := range gather(t, registry) {
+			if strings.HasPrefix(name, "key_requests_total") {
+				n++
+			}
+		}
+		return n
+	}
+	m.KeepKeys(0)
+	for _, row := range []struct {
+		name              string
+		most, keep, after int
+	}{
+		{"all have one, and as many are allowed", 3, 3, 3},
+		{"more are allowed", 3, 4, 3},
+		{"some have one, and as many are allowed", 2, 2, 3}, // with _other
+		{"fewer are allowed", 3, 2, 0},
+		{"none are allowed", 2, 0, 0},
+	} {
+		for i := range verdicts {
+			m.KeyAccepted(&verdicts[i], row.most)
+		}
+		m.KeepKeys(row.keep)
+		if got := series(); got != row.after {
+			t.Errorf("%s: %d series, want %d", row.name, got, row.after)
+		}
+		m.KeepKeys(0)
+	}
+}
+
 func TestSeriesOfKeysAreBoundedHoweverManyAreUsedAtOnce(t *testing.T) {
 	const keys, users, rounds = 20, 8, 50
 	m, registry := register(t)
@@ -300,7 +388,7 @@ func TestSeriesOfKeysAreBoundedHoweverManyAreUsedAtOnce(t *testing.T) {
 
 	// Revoked keys give their places free, and lose their series.
 	for _, key := range made {
-		m.Changed(apikey.Change{Kind: apikey.ChangeRevoked, Key: key})
+		revoked(m, key)
 	}
 	if now := grown(before, gather(t, registry)); len(now) != 2 { // _other and changes_total
 		t.Errorf("%v", now)
@@ -343,7 +431,7 @@ func TestKeysThatComeTogetherTakeNoMorePlacesThanThereAre(t *testing.T) {
 			t.Fatalf("%d series, want %d", got, taken+1)
 		}
 		for _, key := range made {
-			m.Changed(apikey.Change{Kind: apikey.ChangeRevoked, Key: key})
+			revoked(m, key)
 		}
 	}
 }
