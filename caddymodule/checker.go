@@ -41,9 +41,12 @@ const identityVar = "api_keys.identity"
 // counts as a use of the key.
 func (c *checker) identify(r *http.Request, admits func(*apikey.Verdict) apikey.Reason) (id *identity, reason apikey.Reason) {
 	if id, ok := caddyhttp.GetVar(r.Context(), identityVar).(*identity); ok {
-		reason = admits(&id.verdict)
-		if c.observed != nil && reason != apikey.ReasonNone {
+		switch reason = admits(&id.verdict); {
+		case reason == apikey.ReasonNone:
+		case c.observed != nil:
 			c.observed(reason)
+		default:
+			c.app.metrics.Refused(reason)
 		}
 		return id, reason
 	}

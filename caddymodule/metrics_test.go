@@ -107,6 +107,29 @@ func TestEveryVerdictIsCountedOnceUnderItsReason(t *testing.T) {
 	}
 }
 
+// The check is done and counted by then, and takes no time again.
+func TestARefusalByASecondGateIsCountedToo(t *testing.T) {
+	g := start(t, ``, `
+		route {
+			api_key_auth
+			api_key_auth {
+				require_scope read-write
+			}
+			reverse_proxy UPSTREAM
+		}`)
+	k := g.issue(reader)
+	before := g.counts("verdicts_total", "check_duration_seconds_count")
+	g.refused(g.send("GET", "/", "", k.header()), 403, "insufficient_scope", insufficient)
+	want := map[string]float64{
+		`caddy_api_keys_verdicts_total{outcome="allowed",reason="none"}`:               1,
+		`caddy_api_keys_verdicts_total{outcome="refused",reason="insufficient_scope"}`: 1,
+		`caddy_api_keys_check_duration_seconds_count{outcome="allowed"}`:               1,
+	}
+	if got := grown(before, g.counts("verdicts_total", "check_duration_seconds_count")); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestMetricsHaveEverySeriesAndPassTheLinter(t *testing.T) {
 	g := start(t, `
 		api_keys {

@@ -145,6 +145,13 @@ func (m *Metrics) Checked(reason apikey.Reason, took time.Duration) {
 	m.check[outcomeOf(reason)].Observe(took.Seconds())
 }
 
+// Refused counts a refusal of what was checked before, which takes no time.
+func (m *Metrics) Refused(reason apikey.Reason) {
+	if m != nil {
+		m.verdict[reason].Inc()
+	}
+}
+
 // ObservedRefusal counts a request that passed and would have been refused.
 func (m *Metrics) ObservedRefusal(reason apikey.Reason) {
 	if m != nil {

@@ -113,10 +113,11 @@ func TestEachReasonCountsUnderItsOutcome(t *testing.T) {
 func TestEachEventCountsOnce(t *testing.T) {
 	m, registry := register(t)
 	for name, event := range map[string]func(){
-		"changes_total change=issued":  func() { m.Changed(apikey.Change{Kind: apikey.ChangeIssued}) },
-		"changes_total change=revoked": func() { m.Changed(apikey.Change{Kind: apikey.ChangeRevoked}) },
-		"usage_flush_duration_seconds": func() { m.UsageFlushed(time.Millisecond) },
-		"usage_dropped_total":          func() { m.UsageDropped(1) },
+		"verdicts_total outcome=refused reason=insufficient_scope":                   func() { m.Refused(apikey.ReasonScope) },
+		"changes_total change=issued":                                                func() { m.Changed(apikey.Change{Kind: apikey.ChangeIssued}) },
+		"changes_total change=revoked":                                               func() { m.Changed(apikey.Change{Kind: apikey.ChangeRevoked}) },
+		"usage_flush_duration_seconds":                                               func() { m.UsageFlushed(time.Millisecond) },
+		"usage_dropped_total":                                                        func() { m.UsageDropped(1) },
 		"store_operation_duration_seconds driver=bolt operation=lookup result=ok":    func() { m.StoreOperation("bolt", "lookup", time.Millisecond, nil) },
 		"store_operation_duration_seconds driver=bolt operation=lookup result=error": func() { m.StoreOperation("bolt", "lookup", time.Millisecond, errors.New("no")) },
 	} {
@@ -190,6 +191,7 @@ func TestNothingIsCountedWithoutMetrics(t *testing.T) {
 	}
 	var none *metrics.Metrics
 	none.Checked(apikey.ReasonNone, 0)
+	none.Refused(apikey.ReasonScope)
 	none.Changed(apikey.Change{})
 	none.StoreOperation("", "", 0, nil)
 	none.UsageFlushed(0)
