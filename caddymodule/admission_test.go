@@ -154,6 +154,9 @@ func TestErrorRoutesCanAnswerForTheGate(t *testing.T) {
 		if a.Text != row.text || !strings.HasPrefix(row.text, fmt.Sprint(a.Status)) || strings.Join(a.Header["Www-Authenticate"], ";") != row.challenge {
 			t.Errorf("%s: %d %q %v", row.header, a.Status, a.Text, a.Header)
 		}
+		if a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Vary") != "Authorization" {
+			t.Errorf("%s: a cache may keep %v", row.header, a.Header)
+		}
 		if seen := g.upstream.take(); len(seen) > 0 {
 			t.Errorf("%s: the upstream received %v", row.header, seen)
 		}

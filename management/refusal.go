@@ -90,7 +90,7 @@ func (f *Refusal) Error() string { return f.Message }
 
 // Write answers r with the refusal; to HEAD it sends the headers only.
 func (f *Refusal) Write(w http.ResponseWriter, r *http.Request, requestID string) {
-	f.SetHeaders(w.Header())
+	f.setHeaders(w.Header())
 	if f.before == nil || strings.ContainsFunc(requestID, needsQuoting) {
 		writeJSON(w, r, f.Status, f.encode(requestID))
 		return
@@ -118,9 +118,16 @@ func (f *Refusal) encode(requestID string) []byte {
 	}{f.Reason, f.Field, f.KeyID.String()}, f.Message, requestID)
 }
 
-// SetHeaders sets the headers that go with the status, for who writes an answer
-// of his own.
+// SetHeaders sets the headers that go with the refusal, for who writes an answer of
+// his own: also those by which no cache gives it to somebody else.
 func (f *Refusal) SetHeaders(header http.Header) {
+	f.setHeaders(header)
+	header.Set("Cache-Control", "no-store")
+	header.Add("Vary", "Authorization")
+}
+
+// setHeaders sets the headers that go with the status.
+func (f *Refusal) setHeaders(header http.Header) {
 	if f.Challenge != "" {
 		header["Www-Authenticate"] = []string{f.Challenge}
 	}
