@@ -4,12 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
-	"syscall"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -87,57 +83,9 @@ func (o *operator) create() *cobra.Command {
 				body[f.field] = flag.Value.String()
 			}
 		}
-		return o.mint(organizationPath(organization), body)
+		return o.mint(organizationPath(organization), body, "")
 	}
 	return cmd
-}
-
-// mint makes a key and prints it with its token. Whoever asked must see it, or
-// there must be no such key: an interruption waits until it is shown, and only a
-// second one ends this.
-func (o *operator) mint(uri string, body any) error {
-	signal.Ignore(syscall.SIGPIPE)
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		<-interrupted
-		signal.Reset(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	}()
-	data, err := o.call(http.MethodPost, uri, body)
-	if err != nil {
-		return err
-	}
-	if err = o.printKey(data); err == nil && stdoutWasClosed() {
-		err = errors.New("standard output is closed")
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("printing the new key, which is revoked again: %w", err), o.undo(data))
-	}
-	return nil
-}
-
-// stdoutWasClosed reports whether the program was started without a standard
-// output. Go opens the null device in its place, which unlike that of
-// "> /dev/null" can be read.
-func stdoutWasClosed() bool {
-	out, err := os.Stdout.Stat()
-	null, nullErr := os.Stat(os.DevNull)
-	if err != nil || nullErr != nil || !os.SameFile(out, null) {
-		return false
-	}
-	_, err = os.Stdout.Read(make([]byte, 1))
-	return err == io.EOF
-}
-
-func (o *operator) undo(data json.RawMessage) error {
-	var key struct {
-		ID string `json:"id"`
-	}
-	if err := json.Unmarshal(data, &key); err != nil {
-		return err
-	}
-	_, err := o.call(http.MethodDelete, keyPath(key.ID), nil)
-	return err
 }
 
 // filterFlags are the flags of list that become parameters of the query.

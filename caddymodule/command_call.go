@@ -87,7 +87,7 @@ func sendOnce(address, method, uri string, header http.Header, body []byte) (dat
 	header.Set("Connection", "close")
 	resp, err := caddycmd.AdminAPIRequest(address, method, uri, header, reader)
 	if err != nil {
-		reason, err = explain(address, err)
+		reason, err = explain(address, method, err)
 		return nil, reason, err
 	}
 	defer resp.Body.Close()
@@ -95,7 +95,7 @@ func sendOnce(address, method, uri string, header http.Header, body []byte) (dat
 		Data json.RawMessage `json:"data"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return nil, "", fmt.Errorf("reading the answer of Caddy at %s: %w", address, err)
+		return nil, "", unanswered(address, method, err)
 	}
 	return answer.Data, "", nil
 }
@@ -108,14 +108,14 @@ func (o *operator) stream(uri string) (*http.Response, error) {
 	}
 	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, uri, nil, nil)
 	if err != nil {
-		_, err = explain(address, err)
+		_, err = explain(address, http.MethodGet, err)
 	}
 	return resp, err
 }
 
 // explain makes a sentence of the error of AdminAPIRequest, which holds the body
 // of a refusal as text.
-func explain(address string, err error) (reason string, _ error) {
+func explain(address, method string, err error) (reason string, _ error) {
 	text := err.Error()
 	if at := strings.IndexByte(text, '{'); at >= 0 {
 		var answer struct {
@@ -132,7 +132,19 @@ func explain(address string, err error) (reason string, _ error) {
 	if strings.Contains(text, "HTTP 404") {
 		return "", fmt.Errorf("the Caddy at %s has no API keys: build it with this plugin", address)
 	}
+	// AdminAPIRequest keeps no error but as text.
+	if strings.HasPrefix(text, "performing request: ") && !strings.Contains(text, ": dial ") {
+		return "", unanswered(address, method, err)
+	}
 	return "", fmt.Errorf("cannot reach the admin endpoint of Caddy at %s; is it running, and is --address right? (%w)", address, err)
+}
+
+// unanswered says that a request was sent and its answer did not arrive.
+func unanswered(address, method string, err error) error {
+	if method == http.MethodGet {
+		return fmt.Errorf("the answer of Caddy at %s did not arrive (%w)", address, err)
+	}
+	return fmt.Errorf("the answer of Caddy at %s did not arrive, and what was to be changed may have been changed: look with list (%w)", address, err)
 }
 
 func organizationPath(id string) string {

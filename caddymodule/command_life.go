@@ -61,7 +61,7 @@ func (o *operator) rotate() *cobra.Command {
 		if cmd.Flags().Changed("expires-at") {
 			body["expiresAt"] = *end
 		}
-		return o.mint(keyPath(args[0])+"/rotate", body)
+		return o.mint(keyPath(args[0])+"/rotate", body, args[0])
 	}
 	return cmd
 }

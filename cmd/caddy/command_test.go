@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -83,6 +84,61 @@ func TestAKeyWhoseTokenCannotBePrintedIsRevoked(t *testing.T) {
 	for _, key := range keys {
 		if key["revokedAt"] == "" {
 			t.Errorf("key %s (%s) is not revoked", key["id"], key["name"])
+		}
+	}
+}
+
+func TestARotationWhoseTokenCannotBePrintedSaysWhenTheOldKeyEnds(t *testing.T) {
+	g := startGateway(t, plainSite)
+	key := g.issue(nil)
+	reader, closed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+	defer closed.Close()
+	cmd := g.command("api-keys", "rotate", key["id"])
+	cmd.Stdout = closed
+	_, stderr, code := g.run(cmd)
+	old := g.look(key["id"])
+	if code != 1 || old["expiresAt"] == "" || strings.Count(stderr, "\n") != 1 ||
+		!strings.HasPrefix(stderr, "Error: printing the new key, which is revoked again: ") || !strings.Contains(stderr, "the old key still ends, at "+old["expiresAt"]) {
+		t.Errorf("exit code %d, standard error %q; the old key ends at %q", code, stderr, old["expiresAt"])
+	}
+	if made := g.look(old["replacedBy"]); made["revokedAt"] == "" {
+		t.Errorf("the new key is not revoked: %v", made)
+	}
+}
+
+// A change may be in force though nobody has heard of it.
+func TestACommandWhoseAnswerDidNotArriveSaysThatTheChangeMayHaveBeenMade(t *testing.T) {
+	const change = "what was to be changed may have been changed: look with list"
+	g := newGateway(t, plainSite)
+	for name, part := range map[string]string{"none of it": "", "half of it": `{"code":200,"data":{"id":"key_1"`} {
+		breaking := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if part != "" {
+				w.Header().Set("Content-Length", "1000")
+				io.WriteString(w, part)
+				w.(http.Flusher).Flush()
+			}
+			panic(http.ErrAbortHandler)
+		}))
+		defer breaking.Close()
+		for args, says := range map[string]string{
+			"create --organization acme --user alice --name first": change,
+			"rotate key_0000000000000000000000":                    change,
+			"revoke key_0000000000000000000000":                    change,
+			"update key_0000000000000000000000 --name x":           change,
+			"get key_0000000000000000000000":                       "",
+			"list --organization acme":                             "",
+		} {
+			cmd := g.command(append([]string{"api-keys", "--address", breaking.Listener.Addr().String()}, strings.Fields(args)...)...)
+			stdout, stderr, code := g.run(cmd)
+			if code != 1 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "did not arrive") ||
+				!strings.Contains(stderr, says) || says == "" && strings.Contains(stderr, "changed") || strings.Contains(stderr, "running") {
+				t.Errorf("%s, %s arrived: exit code %d, standard error %q", args, name, code, stderr)
+			}
 		}
 	}
 }
