@@ -188,7 +188,7 @@ func (o *operator) one(method string) func(*cobra.Command, []string) error {
 	return func(_ *cobra.Command, args []string) error {
 		data, err := o.call(method, keyPath(args[0]), nil)
 		if err != nil {
-			return err
+			return ofKey(args[0], err)
 		}
 		return o.printKey(data)
 	}

@@ -8,10 +8,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
 
 // operator calls the admin endpoint and prints what it says.
@@ -145,6 +148,18 @@ func unanswered(address, method string, err error) error {
 		return fmt.Errorf("the answer of Caddy at %s did not arrive (%w)", address, err)
 	}
 	return fmt.Errorf("the answer of Caddy at %s did not arrive, and what was to be changed may have been changed: look with list (%w)", address, err)
+}
+
+// ofKey says which key an error is about, if it was not found.
+func ofKey(id string, err error) error {
+	exit, ok := errors.AsType[*exitError](err)
+	if !ok || exit.code != exitNotFound {
+		return err
+	}
+	if _, ok := apikey.ParseID(id); !ok {
+		id = strconv.Quote(id)
+	}
+	return &exitError{exitNotFound, fmt.Errorf("not found: there is no key %s", id)}
 }
 
 func organizationPath(id string) string {

@@ -41,7 +41,7 @@ func (o *operator) update() *cobra.Command {
 		}
 		data, err := o.call(http.MethodPatch, keyPath(args[0]), body)
 		if err != nil {
-			return err
+			return ofKey(args[0], err)
 		}
 		return o.printKey(data)
 	}
@@ -61,7 +61,7 @@ func (o *operator) rotate() *cobra.Command {
 		if cmd.Flags().Changed("expires-at") {
 			body["expiresAt"] = *end
 		}
-		return o.mint(keyPath(args[0])+"/rotate", body, args[0])
+		return ofKey(args[0], o.mint(keyPath(args[0])+"/rotate", body, args[0]))
 	}
 	return cmd
 }
