@@ -56,9 +56,9 @@ type Gate struct {
 	// searches are: by method, the paths, compared exactly.
 	ReadRoutes map[string][]string `json:"read_routes,omitempty"`
 
-	// A header that may carry the key in place of `Authorization`. Caddy's
-	// access log shows it, unless it is written in the format `api_keys`.
-	// Default: none.
+	// A header that may carry the key in place of `Authorization`; the upstream
+	// then sees an `Authorization` of another scheme. Caddy's access log shows
+	// the header, unless it is written in the format `api_keys`. Default: none.
 	Header string `json:"header,omitempty"`
 
 	// Leave the key in the request to the upstream. Default: false.
