@@ -2,11 +2,8 @@ package boltstore
 
 import (
 	"context"
-	"errors"
 	"runtime/debug"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
@@ -22,8 +19,6 @@ type update struct {
 	ran  chan bool    // whether the function succeeded
 	err  error        // why the transaction failed, when turn is closed
 }
-
-var errForeign = errors.New("another program has written to the file while it was in use: restart Caddy to use what is there now")
 
 // Update implements [apikey.Store].
 func (s *Store) Update(ctx context.Context, fn func(apikey.Tx) error) error {
@@ -90,10 +85,10 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 	rollback := func() error { return db.attempt(tx.Rollback) }
 	defer func() {
 		_ = rollback()
-		db.idle.keep(db.last)
+		db.idle.keep(db.version.tx)
 	}()
-	id := tx.ID()
-	if id != db.last+1 {
+	made := version{tx.ID(), s.signature}
+	if made.tx != db.version.tx+1 {
 		return group, s.failed("writing", apikey.ErrUnavailable, errForeign)
 	}
 
@@ -130,30 +125,25 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 	if err := s.unmoved(); err != nil {
 		return group, s.failed("writing", apikey.ErrUnavailable, err)
 	}
-	if err := guard(func() error { return s.commit(tx) }); err != nil {
+	if err := guard(func() error {
+		if db.version.writer != s.signature {
+			if err := sign(tx, s.signature); err != nil {
+				return err
+			}
+		}
+		return s.commit(tx)
+	}); err != nil {
 		_ = rollback()
 		// A commit fails before its meta page was written, or at it, or when
 		// only the sync after it is missing. What the disk has, tells.
-		if again, failed := s.reopen(db, err); failed == nil && again.last < id {
+		if again, failed := s.reopen(db, err); failed == nil && again.version != made {
 			return group, s.failed("writing", apikey.ErrUnavailable, err)
 		}
 		return group, s.failed("writing", apikey.ErrOutcomeUnknown, err)
 	}
-	db.last = id
-	return group, nil
-}
-
-// reopen closes a database in which a write has failed, and opens what the disk
-// has.
-func (s *Store) reopen(db *database, cause error) (*database, error) {
-	s.log().Error("a write to the key store failed; opening it again", zap.String("path", s.path), zap.Error(cause))
+	db.version = made
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db.CompareAndSwap(db, nil) {
-		_ = db.close()
-	}
-	if again := s.db.Load(); again != nil {
-		return again, nil
-	}
-	return s.openAgain()
+	s.version = made
+	return group, nil
 }

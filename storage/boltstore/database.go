@@ -24,11 +24,11 @@ const lockTimeout = 3 * time.Second
 // handle because bbolt panics on damage, and where it does so holding its locks,
 // only the file can be rescued from it.
 type database struct {
-	bolt *bolt.DB
-	file *os.File
-	idle idleReaders
-	lost atomic.Bool
-	last int // the transaction that was committed last; the committer's to use
+	bolt    *bolt.DB
+	file    *os.File
+	idle    idleReaders
+	lost    atomic.Bool
+	version version // that was committed last; the committer's to use
 }
 
 var (
@@ -86,12 +86,14 @@ func openDatabase(path string, flags int) (*database, error) {
 		return nil, fmt.Errorf("it is not a key store, or it is damaged (%w): name another file, or restore a backup", err)
 	}
 	tx, err := db.begin(false)
+	if err == nil {
+		err = guard(func() error { db.version = versionOf(tx); return nil })
+		_ = tx.Rollback()
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.close())
 	}
-	defer tx.Rollback()
-	db.last = tx.ID()
-	db.idle.keep(db.last)
+	db.idle.keep(db.version.tx)
 	return db, nil
 }
 

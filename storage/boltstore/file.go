@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ var (
 	metaBucket     = []byte("meta")
 	applicationKey = []byte("application")
 	formatKey      = []byte("format")
+	writerKey      = []byte("writer")
 )
 
 const (
@@ -76,6 +78,30 @@ func identify(tx *bolt.Tx) error {
 		return fmt.Errorf("a newer version of this plugin wrote it, in format %d; this one reads up to format %d: upgrade the plugin", version, format)
 	}
 	return nil
+}
+
+// version names a state of a file: the transaction that made it, and the signature
+// of who ran that. The number alone does not: whoever goes on from a copy counts on
+// from the same one.
+type version struct {
+	tx     int
+	writer string
+}
+
+func versionOf(tx *bolt.Tx) version {
+	v := version{tx: tx.ID()}
+	if meta := tx.Bucket(metaBucket); meta != nil {
+		v.writer = string(meta.Get(writerKey))
+	}
+	return v
+}
+
+// newSignature returns one that nobody else signs with.
+func newSignature() string { return rand.Text() }
+
+// sign says in a key store who has written it.
+func sign(tx *bolt.Tx, signature string) error {
+	return tx.Bucket(metaBucket).Put(writerKey, []byte(signature))
 }
 
 // create brings an empty key store into being, unless another process was first,

@@ -206,7 +206,12 @@ func compact(ctx context.Context, old *examined, path string) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := guard(func() error { return bolt.Compact(db.bolt, old.db.bolt, compactBytes) }); err != nil {
+	if err := guard(func() error {
+		if err := bolt.Compact(db.bolt, old.db.bolt, compactBytes); err != nil {
+			return err
+		}
+		return db.bolt.Update(func(tx *bolt.Tx) error { return sign(tx, newSignature()) })
+	}); err != nil {
 		return err
 	}
 	return db.bolt.Sync()

@@ -26,6 +26,7 @@ import (
 //	meta                 bucket: what the file is
 //	  application        "caddy-apikeys"
 //	  format             "1"
+//	  writer             a random text, the signature of who wrote it last
 //	keys                 bucket: one for each table, by the table's name,
 //	organizations        created by the first record in it
 //	usage
@@ -41,13 +42,15 @@ import (
 // A damaged or truncated file makes calls fail with [apikey.ErrUnavailable]. It
 // does not end the process, though it is mapped into its memory.
 type Store struct {
-	path string
-	file os.FileInfo // the file that was opened, to notice another one in its place
-	log  func() *zap.Logger
+	path      string
+	file      os.FileInfo // the file that was opened, to notice another one in its place
+	signature string      // what this Store signs the file with
+	log       func() *zap.Logger
 
 	db atomic.Pointer[database] // nil while there is none to use
 
 	mu      sync.Mutex // guards replacing db, and what follows
+	version version    // that was committed last
 	closed  bool
 	retry   time.Time // not to be opened again before
 	failure error     // why it could not be opened last
@@ -82,13 +85,14 @@ func WithLogger(log func() *zap.Logger) Option {
 // after 3 seconds.
 func Open(path string, options ...Option) (*Store, error) {
 	s := &Store{
-		path:     canonical(path),
-		log:      zap.NewNop,
-		queue:    make(chan *update),
-		closing:  make(chan struct{}),
-		served:   make(chan struct{}),
-		commit:   (*bolt.Tx).Commit,
-		patience: writePatience,
+		path:      canonical(path),
+		signature: newSignature(),
+		log:       zap.NewNop,
+		queue:     make(chan *update),
+		closing:   make(chan struct{}),
+		served:    make(chan struct{}),
+		commit:    (*bolt.Tx).Commit,
+		patience:  writePatience,
 	}
 	for _, option := range options {
 		option(s)
@@ -100,6 +104,7 @@ func Open(path string, options ...Option) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening key store %s: %w", s.path, err)
 	}
+	s.version = db.version
 	s.db.Store(db)
 	go s.serve()
 	return s, nil
@@ -145,51 +150,6 @@ func (s *Store) tighten(info os.FileInfo) {
 		return
 	}
 	log.Warn("other users of this machine could get at the key store; its mode is 0600 now")
-}
-
-// openAgain opens the file after it was closed because of a fault. The caller
-// holds mu.
-func (s *Store) openAgain() (*database, error) {
-	if s.closed {
-		return nil, s.failed("using", apikey.ErrUnavailable, errClosed)
-	}
-	if time.Now().Before(s.retry) {
-		return nil, s.failure
-	}
-	err := s.unmoved()
-	if err == nil {
-		dropCached(s.path)
-		_, err = inspect(s.path)
-	}
-	var db *database
-	if err == nil {
-		db, err = openDatabase(s.path, os.O_RDWR)
-	}
-	if err != nil {
-		s.retry = time.Now().Add(time.Second)
-		if errors.Is(err, errLost) {
-			s.retry = time.Now().Add(time.Hour) // each time leaks address space
-		}
-		s.failure = s.failed("reopening", apikey.ErrUnavailable, err)
-		return nil, s.failure
-	}
-	s.db.Store(db)
-	return db, nil
-}
-
-var (
-	errClosed = errors.New("it is closed")
-	errMoved  = errors.New("the file was moved, deleted or replaced while in use: put it back, or restart Caddy to use what is there now")
-)
-
-// unmoved makes sure that the path still names the file that is in use: what is
-// written to one without a name is lost.
-func (s *Store) unmoved() error {
-	named, err := os.Stat(s.path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(named, s.file) {
-		return errMoved
-	}
-	return err
 }
 
 func (s *Store) failed(doing string, kind, err error) error {

@@ -1,0 +1,90 @@
+package boltstore
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+)
+
+var (
+	errClosed  = errors.New("it is closed")
+	errMoved   = errors.New("the file was moved, deleted or replaced while in use: put it back, or restart Caddy to use what is there now")
+	errForeign = errors.New("another program has written to the file, or replaced it, while it was in use: restart Caddy to use what is there now")
+)
+
+// reopen closes a database in which a write has failed, and opens what the disk
+// has.
+func (s *Store) reopen(db *database, cause error) (*database, error) {
+	s.log().Error("a write to the key store failed; opening it again", zap.String("path", s.path), zap.Error(cause))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db.CompareAndSwap(db, nil) {
+		_ = db.close()
+	}
+	if again := s.db.Load(); again != nil {
+		return again, nil
+	}
+	return s.openAgain()
+}
+
+// openAgain opens the file after it was closed because of a fault. The caller
+// holds mu.
+func (s *Store) openAgain() (*database, error) {
+	if s.closed {
+		return nil, s.failed("using", apikey.ErrUnavailable, errClosed)
+	}
+	if time.Now().Before(s.retry) {
+		return nil, s.failure
+	}
+	err := s.unmoved()
+	if err == nil {
+		dropCached(s.path)
+		_, err = inspect(s.path)
+	}
+	var db *database
+	if err == nil {
+		db, err = s.openOurs()
+	}
+	if err != nil {
+		s.retry = time.Now().Add(time.Second)
+		if errors.Is(err, errLost) || errors.Is(err, errForeign) {
+			// The one leaks address space each time, the other does not pass.
+			s.retry = time.Now().Add(time.Hour)
+		}
+		s.failure = s.failed("reopening", apikey.ErrUnavailable, err)
+		return nil, s.failure
+	}
+	s.version = db.version
+	s.db.Store(db)
+	return db, nil
+}
+
+// openOurs opens the file as this Store has left it: with what it has committed
+// last, or with the commit after that, which had failed. Since the file was closed,
+// nobody held others off. What they wrote is not known to those who read here, who
+// may have kept what they saw.
+func (s *Store) openOurs() (*database, error) {
+	db, err := openDatabase(s.path, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	if db.version != s.version && db.version != (version{s.version.tx + 1, s.signature}) {
+		return nil, errors.Join(errForeign, db.close())
+	}
+	return db, nil
+}
+
+// unmoved makes sure that the path still names the file that is in use: what is
+// written to one without a name is lost.
+func (s *Store) unmoved() error {
+	named, err := os.Stat(s.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(named, s.file) {
+		return errMoved
+	}
+	return err
+}

@@ -1,0 +1,153 @@
+//go:build linux
+
+package boltstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/caddy-apikeys/caddy-apikeys/apikey"
+	"github.com/caddy-apikeys/caddy-apikeys/storage"
+)
+
+// closedWhile makes a commit fail and keeps the file from being opened again before
+// meanwhile has run.
+func (s faulty) closedWhile(commit func(*bolt.Tx) error, meanwhile func()) {
+	s.t.Helper()
+	away := s.path + ".away"
+	s.nextCommit(func(tx *bolt.Tx) error { return errors.Join(commit(tx), os.Rename(s.path, away), errIO) })
+	if err := s.put("failing", "1"); !errors.Is(err, apikey.ErrOutcomeUnknown) {
+		s.t.Fatalf("answered %v, want unknown", err)
+	}
+	if err := os.Rename(away, s.path); err != nil {
+		s.t.Fatal(err)
+	}
+	meanwhile()
+	s.aSecondPasses()
+}
+
+// elsewhere is what another gateway does with the file.
+func (s faulty) elsewhere(do func(other faulty)) {
+	s.t.Helper()
+	other, err := Open(s.path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	do(faulty{other, s.t})
+	if err := other.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s faulty) content() []byte {
+	s.t.Helper()
+	content, err := os.ReadFile(s.path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return content
+}
+
+// overwriteAll copies a backup over the file, which stays the same inode.
+func (s faulty) overwriteAll(backup []byte) {
+	s.t.Helper()
+	if err := os.WriteFile(s.path, backup, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+var (
+	lost    = func(*bolt.Tx) error { return nil }
+	written = (*bolt.Tx).Commit
+)
+
+// What the Keyring keeps in memory would else be taken for what is in the file: a
+// key that another gateway has revoked would stay valid.
+func TestAFileThatOthersWroteWhileItWasClosedIsNotUsedAgain(t *testing.T) {
+	nothing := func(s faulty) []byte { return s.content() }
+	update := func(s faulty) []byte {
+		defer s.mustPut("a", "1")
+		return s.content()
+	}
+	write := func(s faulty, _ []byte) { s.elsewhere(func(other faulty) { other.mustPut("a", "2") }) }
+	restore := func(s faulty, backup []byte) { s.overwriteAll(backup) }
+	for name, test := range map[string]struct {
+		before    func(s faulty) (backup []byte) // by this process
+		commit    func(*bolt.Tx) error
+		meanwhile func(s faulty, backup []byte)
+	}{
+		"another gateway": {update, lost, write},
+		"another gateway, while this one had written none": {nothing, lost, write},
+		"another gateway, on a commit that the disk has":   {update, written, write},
+		"a backup": {update, lost, restore},
+		"a backup, on a commit that the disk has":           {update, written, restore},
+		"a backup with as many commits by another gateway":  {update, lost, func(s faulty, b []byte) { restore(s, b); write(s, b) }},
+		"a backup of what this process has written earlier": {func(s faulty) []byte { update(s); return update(s) }, lost, restore},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			backup := test.before(s)
+			s.closedWhile(test.commit, func() { test.meanwhile(s, backup) })
+			found := s.content()
+			s.unavailable("another program has written to the file")
+			if !bytes.Equal(s.content(), found) {
+				t.Error("the file has changed")
+			}
+		})
+	}
+}
+
+// Compacted files have few commits, so that their numbers are easily the same.
+func TestACompactedBackupIsNotTakenForAnotherOne(t *testing.T) {
+	source := open(t)
+	var compacted []string
+	for i := range 2 {
+		source.mustPut("a", fmt.Sprint(i))
+		backup := fmt.Sprint(source.path, i)
+		if err := source.copyTo(backup); err != nil {
+			t.Fatal(err)
+		}
+		compacted = append(compacted, backup+".compacted")
+		if err := Rewrite(t.Context(), backup, compacted[i], storage.Rewriting{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store, err := Open(compacted[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := faulty{store, t}
+	s.closedWhile(lost, func() { s.overwriteAll(faulty{&Store{path: compacted[1]}, t}.content()) })
+	s.unavailable("another program has written to the file")
+}
+
+func TestAFileThatOthersOnlyReadWhileItWasClosedIsUsedAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		commit func(*bolt.Tx) error
+		want   string
+	}{
+		"after a commit that is lost":          {lost, ""},
+		"after a commit that the disk has got": {written, "1"},
+	} {
+		for _, wrote := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, having written before: %v", name, wrote), func(t *testing.T) {
+				s := open(t)
+				if wrote {
+					s.mustPut("a", "1")
+				}
+				s.closedWhile(test.commit, func() {
+					s.elsewhere(func(other faulty) { other.want("failing", test.want) })
+				})
+				s.want("failing", test.want)
+				s.mustPut("b", "2")
+				s.want("b", "2")
+			})
+		}
+	}
+}
