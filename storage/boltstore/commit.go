@@ -135,7 +135,7 @@ func (s *Store) transact(first *update) (group []*update, err error) {
 	}); err != nil {
 		_ = rollback()
 		// A commit fails before its meta page was written, or at it, or when
-		// only the sync after it is missing. What the disk has, tells.
+		// only the sync after it is missing. What can be read, tells.
 		if again, failed := s.reopen(db, err); failed == nil && again.version != made {
 			return group, s.failed("writing", apikey.ErrUnavailable, err)
 		}

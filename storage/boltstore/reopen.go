@@ -17,8 +17,8 @@ var (
 	errForeign = errors.New("another program has written to the file, or replaced it, while it was in use: restart Caddy to use what is there now")
 )
 
-// reopen closes a database in which a write has failed, and opens what the disk
-// has.
+// reopen closes a database in which a write has failed, and opens what has become
+// of it.
 func (s *Store) reopen(db *database, cause error) (*database, error) {
 	s.log().Error("a write to the key store failed; opening it again", zap.String("path", s.path), zap.Error(cause))
 	s.mu.Lock()
@@ -43,7 +43,6 @@ func (s *Store) openAgain() (*database, error) {
 	}
 	err := s.unmoved()
 	if err == nil {
-		dropCached(s.path)
 		_, err = inspect(s.path)
 	}
 	var db *database
@@ -73,10 +72,32 @@ func (s *Store) openOurs() (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	if db.version != s.version && db.version != (version{s.version.tx + 1, s.signature}) {
-		return nil, errors.Join(errForeign, db.close())
+	switch db.version {
+	case s.version:
+	case version{s.version.tx + 1, s.signature}:
+		err = s.secure(db)
+	default:
+		err = errForeign
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.close())
 	}
 	return db, nil
+}
+
+// secure makes a commit durable whose last sync has failed. The system may show what
+// the disk has not got, and have nothing more to write: so it is given the meta page
+// once more. All other pages were synced before that was written.
+func (s *Store) secure(db *database) error {
+	page := make([]byte, db.bolt.Info().PageSize)
+	at := int64(db.version.tx%2) * int64(len(page))
+	if _, err := db.file.ReadAt(page, at); err != nil {
+		return err
+	}
+	if _, err := db.file.WriteAt(page, at); err != nil {
+		return err
+	}
+	return s.sync(db.file)
 }
 
 // unmoved makes sure that the path still names the file that is in use: what is

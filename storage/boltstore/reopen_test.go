@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -150,4 +151,32 @@ func TestAFileThatOthersOnlyReadWhileItWasClosedIsUsedAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestACommitWhoseSyncFailedIsServedOnlyWhenItIsOnTheDisk(t *testing.T) {
+	s := open(t)
+	s.mustPut("a", "1")
+	long := time.Unix(0, 0)
+	s.nextCommit(func(tx *bolt.Tx) error {
+		return errors.Join(tx.Commit(), os.Chtimes(s.path, long, long), errIO)
+	})
+	s.sync = func(*os.File) error { return errIO }
+	if err := s.put("a", "2"); !errors.Is(err, apikey.ErrOutcomeUnknown) {
+		t.Errorf("answered %v, want unknown", err)
+	}
+	s.unavailable("input/output error")
+	s.aSecondPasses()
+	s.unavailable("input/output error")
+
+	// After a sync that failed, the next one succeeds even if the disk has not got
+	// what was written before both.
+	s.sync = func(f *os.File) error {
+		if info, err := f.Stat(); err != nil || info.ModTime().Equal(long) {
+			t.Errorf("nothing was written again before the sync, %v", err)
+		}
+		return f.Sync()
+	}
+	s.aSecondPasses()
+	s.want("a", "2")
+	s.mustPut("b", "1")
 }

@@ -36,8 +36,8 @@ import (
 //
 // Updates that wait while another one is being synced to the disk are committed
 // together, with one sync. When a commit fails, what is in memory is dropped and
-// the file is opened again before anybody is answered, so that what is read
-// afterwards is what the disk has.
+// the file is opened again before anybody is answered, and used when what it shows
+// is known to be on the disk.
 //
 // A damaged or truncated file makes calls fail with [apikey.ErrUnavailable]. It
 // does not end the process, though it is mapped into its memory.
@@ -62,6 +62,7 @@ type Store struct {
 	close   sync.Once
 
 	commit   func(*bolt.Tx) error      // replaced by tests that make commits fail
+	sync     func(*os.File) error      // and by those that make syncs fail
 	writing  atomic.Pointer[time.Time] // since when the committer is at work
 	patience time.Duration             // of a snapshot that others wait for
 }
@@ -92,6 +93,7 @@ func Open(path string, options ...Option) (*Store, error) {
 		closing:   make(chan struct{}),
 		served:    make(chan struct{}),
 		commit:    (*bolt.Tx).Commit,
+		sync:      (*os.File).Sync,
 		patience:  writePatience,
 	}
 	for _, option := range options {

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package boltstore
-
-func dropCached(string) {}
