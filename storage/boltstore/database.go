@@ -110,6 +110,9 @@ func (db *database) begin(writable bool) (tx *bolt.Tx, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if writable && db.bolt.IsReadOnly() {
+		return nil, berrors.ErrDatabaseReadOnly
+	}
 	if writable {
 		db.idle.end()
 	}

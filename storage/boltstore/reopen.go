@@ -2,10 +2,13 @@ package boltstore
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
+	berrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
@@ -21,6 +24,10 @@ var (
 // of it.
 func (s *Store) reopen(db *database, cause error) (*database, error) {
 	s.log().Error("a write to the key store failed; opening it again", zap.String("path", s.path), zap.Error(cause))
+	return s.replace(db)
+}
+
+func (s *Store) replace(db *database) (*database, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db.CompareAndSwap(db, nil) {
@@ -67,15 +74,24 @@ func (s *Store) openAgain() (*database, error) {
 // last, or with the commit after that, which had failed. Since the file was closed,
 // nobody held others off. What they wrote is not known to those who read here, who
 // may have kept what they saw.
+//
+// It is opened for reading only when the system, after an error of the disk above
+// all, does not let it be written.
 func (s *Store) openOurs() (*database, error) {
 	db, err := openDatabase(s.path, os.O_RDWR)
+	refused := err
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		db, err = openDatabase(s.path, os.O_RDONLY)
+	}
 	if err != nil {
 		return nil, err
 	}
 	switch db.version {
 	case s.version:
 	case version{s.version.tx + 1, s.signature}:
-		err = s.secure(db)
+		if err = refused; err == nil {
+			err = s.secure(db)
+		}
 	default:
 		err = errForeign
 	}
@@ -98,6 +114,24 @@ func (s *Store) secure(db *database) error {
 		return err
 	}
 	return s.sync(db.file)
+}
+
+// regain opens a database for writing that could only be opened for reading, once
+// the system allows it. Until then those who read are not disturbed.
+func (s *Store) regain(db *database) error {
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err == nil {
+		_ = f.Close()
+		s.log().Info("the key store can be written again; opening it", zap.String("path", s.path))
+		if db, err = s.replace(db); err != nil {
+			return err
+		}
+		if !db.bolt.IsReadOnly() {
+			return nil
+		}
+		err = berrors.ErrDatabaseReadOnly
+	}
+	return s.failed("writing", apikey.ErrUnavailable, fmt.Errorf("it can only be read until the system lets it be written again: %w", err))
 }
 
 // unmoved makes sure that the path still names the file that is in use: what is

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 	"github.com/caddy-apikeys/caddy-apikeys/storage"
@@ -175,6 +176,79 @@ func TestACommitWhoseSyncFailedIsServedOnlyWhenItIsOnTheDisk(t *testing.T) {
 			t.Errorf("nothing was written again before the sync, %v", err)
 		}
 		return f.Sync()
+	}
+	s.aSecondPasses()
+	s.want("a", "2")
+	s.mustPut("b", "1")
+}
+
+// writable says whether the system lets the file be opened for writing, by whoever
+// runs the test.
+func (s faulty) writable(may bool) error {
+	if os.Geteuid() != 0 {
+		mode := os.FileMode(0o400)
+		if may {
+			mode = 0o600
+		}
+		return os.Chmod(s.path, mode)
+	}
+	const immutable = 0x10 // FS_IMMUTABLE_FL
+	f, err := os.Open(s.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return err
+	}
+	flags |= immutable
+	if may {
+		flags &^= immutable
+	}
+	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
+}
+
+// openRefusable opens a store in a file that writable works with.
+func openRefusable(t *testing.T) faulty {
+	t.Helper()
+	s := open(t)
+	if err := errors.Join(s.writable(false), s.writable(true)); err != nil {
+		t.Skipf("root cannot be kept from writing to a file here: %v", err)
+	}
+	t.Cleanup(func() { _ = s.writable(true) })
+	return s
+}
+
+func TestAFileThatCanOnlyBeReadAfterAFaultIsReadAndLaterWritten(t *testing.T) {
+	s := openRefusable(t)
+	s.mustPut("a", "1")
+	s.nextCommit(func(*bolt.Tx) error { return errors.Join(s.writable(false), errIO) })
+	s.unwritable("input/output error")
+	for range 2 {
+		s.want("a", "1")
+		s.unwritable("it can only be read")
+	}
+	if s.idle() == 0 {
+		t.Error("no reader is kept for the next View")
+	}
+	if err := s.writable(true); err != nil {
+		t.Fatal(err)
+	}
+	s.mustPut("a", "2")
+	s.want("a", "2")
+}
+
+func TestACommitWhoseSyncFailedIsNotServedFromAFileThatCanOnlyBeRead(t *testing.T) {
+	s := openRefusable(t)
+	s.mustPut("a", "1")
+	s.nextCommit(func(tx *bolt.Tx) error { return errors.Join(tx.Commit(), s.writable(false), errIO) })
+	if err := s.put("a", "2"); !errors.Is(err, apikey.ErrOutcomeUnknown) {
+		t.Errorf("answered %v, want unknown", err)
+	}
+	s.unavailable("open " + s.path)
+	if err := s.writable(true); err != nil {
+		t.Fatal(err)
 	}
 	s.aSecondPasses()
 	s.want("a", "2")

@@ -188,6 +188,10 @@ func (s *Store) begin(writable bool) (*database, *bolt.Tx, error) {
 			return db, tx, nil
 		case errors.Is(err, berrors.ErrDatabaseNotOpen), errors.Is(err, os.ErrClosed):
 			// It was closed under us. Current waits until that is over.
+		case errors.Is(err, berrors.ErrDatabaseReadOnly):
+			if err := s.regain(db); err != nil {
+				return nil, nil, err
+			}
 		default:
 			return nil, nil, s.failed("using", apikey.ErrUnavailable, err)
 		}
