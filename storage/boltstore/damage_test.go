@@ -10,6 +10,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
@@ -78,6 +81,33 @@ func TestLosingTheMetaPagesWhileInUseIsSurvivedAndMended(t *testing.T) {
 			faulty{again, t}.want("a", "1")
 			again.Close()
 		})
+	}
+}
+
+// bbolt panics with its locks held, for which a commit would wait between its two
+// syncs.
+func TestAViewThatFindsTheMetaPagesLostHoldsUpNoCommit(t *testing.T) {
+	s := open(t)
+	s.mustPut("a", "1")
+	s.nextCommit(func(tx *bolt.Tx) error {
+		s.overwrite(0, make([]byte, 2*os.Getpagesize()))
+		if _, err := s.get("a"); !errors.Is(err, apikey.ErrUnavailable) {
+			t.Errorf("View answered %v", err)
+		}
+		free := make(chan struct{})
+		go func() {
+			_ = guard(func() error { return tx.DB().View(func(*bolt.Tx) error { return nil }) })
+			close(free)
+		}()
+		select {
+		case <-free:
+		case <-time.After(10 * time.Second):
+			t.Error("bbolt is locked")
+		}
+		return errIO
+	})
+	if err := s.put("b", "1"); !errors.Is(err, apikey.ErrOutcomeUnknown) {
+		t.Errorf("Update answered %v, want unknown", err)
 	}
 }
 

@@ -24,11 +24,12 @@ const lockTimeout = 3 * time.Second
 // handle because bbolt panics on damage, and where it does so holding its locks,
 // only the file can be rescued from it.
 type database struct {
-	bolt    *bolt.DB
-	file    *os.File
-	idle    idleReaders
-	lost    atomic.Bool
-	version version // that was committed last; the committer's to use
+	bolt     *bolt.DB
+	file     *os.File
+	pageSize int64
+	idle     idleReaders
+	lost     atomic.Bool
+	version  version // that was committed last; the committer's to use
 }
 
 var (
@@ -85,6 +86,7 @@ func openDatabase(path string, flags int) (*database, error) {
 	case err != nil:
 		return nil, fmt.Errorf("it is not a key store, or it is damaged (%w): name another file, or restore a backup", err)
 	}
+	db.pageSize = int64(db.bolt.Info().PageSize)
 	tx, err := db.begin(false)
 	if err == nil {
 		err = guard(func() error { db.version = versionOf(tx); return nil })
@@ -98,16 +100,11 @@ func openDatabase(path string, flags int) (*database, error) {
 }
 
 // begin starts a transaction. bbolt reads the meta pages first, with its locks
-// held, and panics when they are gone; whatever is called next, Close too, would
-// wait for ever. So the size of the file is looked at before, and a database that
-// panics nevertheless is never touched again.
+// held, and panics when they are gone; whatever is called next, Close and a commit
+// that is under way too, would wait for ever. So they are looked at before, and a
+// database that panics nevertheless is never touched again.
 func (db *database) begin(writable bool) (tx *bolt.Tx, err error) {
-	const metaPages = 2 * 4096 // no system has smaller pages
-	size, err := db.size()
-	if err == nil && size < metaPages {
-		err = errCut
-	}
-	if err != nil {
+	if err := db.whole(); err != nil {
 		return nil, err
 	}
 	if writable && db.bolt.IsReadOnly() {
@@ -129,6 +126,24 @@ func (db *database) begin(writable bool) (tx *bolt.Tx, err error) {
 	return tx, nil
 }
 
+// whole makes sure that there is a meta page to begin with.
+func (db *database) whole() error {
+	size, err := db.size()
+	if err != nil {
+		return err
+	}
+	if size < 2*db.pageSize {
+		return errCut
+	}
+	// Twice, because a commit may just be writing the one.
+	for _, at := range []int64{0, db.pageSize, 0, db.pageSize} {
+		if _, whole := readMetaAt(db.file, at); whole {
+			return nil
+		}
+	}
+	return db.giveUp(damage("no meta page is whole"))
+}
+
 // holds makes sure that the file has all that a transaction sees. If a part is gone
 // that need not fault: it may as well read as zeros.
 func (db *database) holds(tx *bolt.Tx) error {
@@ -147,14 +162,19 @@ func (db *database) size() (int64, error) { return db.file.Seek(0, io.SeekEnd) }
 func (db *database) attempt(fn func() error) error {
 	err := guard(fn)
 	if errors.Is(err, errDamage) {
-		err = fmt.Errorf("%w: %w", errLost, err)
-		if !db.lost.Swap(true) && db.file != nil {
-			// The mapping stays, and would keep the lock of the file.
-			unlock(db.file)
-			_ = db.file.Close()
-		}
+		return db.giveUp(err)
 	}
 	return err
+}
+
+// giveUp leaves a database alone that is of no use any more.
+func (db *database) giveUp(why error) error {
+	if !db.lost.Swap(true) && db.file != nil {
+		// The mapping stays, and would keep the lock of the file.
+		unlock(db.file)
+		_ = db.file.Close()
+	}
+	return fmt.Errorf("%w: %w", errLost, why)
 }
 
 // close waits for transactions that run and closes the database.

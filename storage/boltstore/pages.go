@@ -48,25 +48,27 @@ type pageMeta struct {
 // readMeta returns the later one of the two meta pages that are whole.
 func readMeta(file io.ReaderAt) (found pageMeta, err error) {
 	err = errors.New("no meta page of the file is whole: it is not a key store, or it is damaged")
-	read := func(at int64) (m pageMeta, ok bool) {
-		b := make([]byte, pageHeader+metaSize)
-		if _, err := file.ReadAt(b, at); err != nil {
-			return m, false
-		}
-		b = b[pageHeader:]
-		h := fnv.New64a()
-		h.Write(b[:metaSize-8])
-		m = pageMeta{int64(order.Uint32(b[8:])), order.Uint64(b[16:]), order.Uint64(b[32:]), order.Uint64(b[40:]), order.Uint64(b[48:])}
-		return m, order.Uint32(b) == metaMagic && order.Uint32(b[4:]) == metaVersion && order.Uint64(b[metaSize-8:]) == h.Sum64() &&
-			m.pageSize >= 512 && m.pageSize <= 1<<20 && m.end < 1<<40
-	}
 	// The first page may be the damaged one, and only the pages know their size.
 	for _, at := range []int64{0, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16} {
-		if m, ok := read(at); ok && (at == 0 || at == m.pageSize) && (err != nil || m.committed > found.committed) {
+		if m, ok := readMetaAt(file, at); ok && (at == 0 || at == m.pageSize) && (err != nil || m.committed > found.committed) {
 			found, err = m, nil
 		}
 	}
 	return found, err
+}
+
+// readMetaAt returns the meta page at an offset, when it is whole.
+func readMetaAt(file io.ReaderAt, at int64) (m pageMeta, whole bool) {
+	b := make([]byte, pageHeader+metaSize)
+	if _, err := file.ReadAt(b, at); err != nil {
+		return m, false
+	}
+	b = b[pageHeader:]
+	h := fnv.New64a()
+	h.Write(b[:metaSize-8])
+	m = pageMeta{int64(order.Uint32(b[8:])), order.Uint64(b[16:]), order.Uint64(b[32:]), order.Uint64(b[40:]), order.Uint64(b[48:])}
+	return m, order.Uint32(b) == metaMagic && order.Uint32(b[4:]) == metaVersion && order.Uint64(b[metaSize-8:]) == h.Sum64() &&
+		m.pageSize >= 512 && m.pageSize <= 1<<20 && m.end < 1<<40
 }
 
 // checkPages calls fault for what is wrong with the pages of a file. The error

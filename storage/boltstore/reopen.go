@@ -105,8 +105,8 @@ func (s *Store) openOurs() (*database, error) {
 // the disk has not got, and have nothing more to write: so it is given the meta page
 // once more. All other pages were synced before that was written.
 func (s *Store) secure(db *database) error {
-	page := make([]byte, db.bolt.Info().PageSize)
-	at := int64(db.version.tx%2) * int64(len(page))
+	page := make([]byte, db.pageSize)
+	at := int64(db.version.tx%2) * db.pageSize
 	if _, err := db.file.ReadAt(page, at); err != nil {
 		return err
 	}
