@@ -29,10 +29,17 @@ func (s *Store) Snapshot(ctx context.Context, start func(size int64) (io.Writer,
 	if err != nil {
 		return err
 	}
+	taken := false
+	defer func() {
+		if !taken { // start failed, or panicked
+			_ = tx.Rollback()
+		}
+	}()
 	w, err := start(tx.Size())
 	if err != nil {
-		return errors.Join(err, tx.Rollback())
+		return err
 	}
+	taken = true
 	// Who reads from the transaction never waits for w, but at the pipe, where he
 	// can be called off.
 	out, in := io.Pipe()
