@@ -20,7 +20,8 @@ type FileDriver interface {
 	// Rewrite makes the store in the file from anew in the file to, without
 	// what it does not need, and readable for the owner of to alone. It calls
 	// change with the new store before that takes its place, at once and
-	// whole, or, after an error, not at all. The two may be one file.
+	// whole, or, after an error, not at all, unless the error says that it is
+	// in its place and may not stay there. The two may be one file.
 	Rewrite(ctx context.Context, from, to string, how Rewriting, change func(apikey.Store) error) error
 }
 

@@ -125,8 +125,8 @@ func (e *examined) Close() error { return e.db.close() }
 
 // Rewrite makes the key store in the file from anew in the file to, without free
 // pages. change is called with the new store before that takes its place, at once
-// and whole, or, after an error, not at all. When another process uses either file,
-// Rewrite gives up after 3 seconds.
+// and whole, or, after an error, not at all, unless that says that it did. When
+// another process uses either file, Rewrite gives up after 3 seconds.
 func Rewrite(ctx context.Context, from, to string, how storage.Rewriting, change func(apikey.Store) error) error {
 	from, to = canonical(from), canonical(to)
 	if err := rewrite(ctx, from, to, how, change); err != nil {
@@ -190,7 +190,7 @@ func rewrite(ctx context.Context, from, to string, how storage.Rewriting, change
 		}
 	}
 	give(fresh, to, before)
-	return putInPlace(fresh, to, how)
+	return putInPlace(fresh, to, how, syncDirectory)
 }
 
 // compactBytes is how much one transaction of a compaction writes.
@@ -217,8 +217,9 @@ func compact(ctx context.Context, old *examined, path string) (err error) {
 	return db.bolt.Sync()
 }
 
-// putInPlace gives a finished file its name. What was there is never missing.
-func putInPlace(fresh, to string, how storage.Rewriting) error {
+// putInPlace gives a finished file its name. What was there is never missing. The
+// directory is synced with sync.
+func putInPlace(fresh, to string, how storage.Rewriting, sync func(*os.File) error) error {
 	d, err := os.Open(filepath.Dir(to))
 	if err != nil {
 		return err
@@ -239,7 +240,10 @@ func putInPlace(fresh, to string, how storage.Rewriting) error {
 	if err := os.Rename(fresh, to); err != nil {
 		return err
 	}
-	return syncDirectory(d)
+	if err := sync(d); err != nil {
+		return fmt.Errorf("it is in its place, but a power cut may still undo that; write it again when the disk works: %w", err)
+	}
+	return nil
 }
 
 // syncDirectory makes the names in a directory durable, where the system can.

@@ -200,3 +200,18 @@ func TestARewritingThatFailsLeavesAllAsItWas(t *testing.T) {
 		t.Errorf("it has %v", got)
 	}
 }
+
+func TestARewritingWhoseNameIsNotDurableSaysThatItIsInItsPlace(t *testing.T) {
+	dir := t.TempDir()
+	fresh, to := filepath.Join(dir, "fresh"), filepath.Join(dir, "to")
+	if err := os.WriteFile(fresh, []byte("new"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := putInPlace(fresh, to, storage.Rewriting{}, func(*os.File) error { return errIO })
+	if !errors.Is(err, errIO) || !strings.Contains(err.Error(), "it is in its place") {
+		t.Errorf("answered %v", err)
+	}
+	if content, err := os.ReadFile(to); string(content) != "new" {
+		t.Errorf("it is not in its place: %q, %v", content, err)
+	}
+}
