@@ -109,7 +109,7 @@ func sign(tx *bolt.Tx, signature string) error {
 // beside it and gets its name when it is whole.
 func create(path string) (created bool, err error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirectory(dir, syncDirectory); err != nil {
 		return false, err
 	}
 	d, err := os.Open(dir)
@@ -148,6 +148,28 @@ func create(path string) (created bool, err error) {
 		return false, err
 	}
 	return true, syncDirectory(d)
+}
+
+// makeDirectory makes a directory with those above it that are missing, for their
+// owner alone. What a new one holds is durable only when its own name is, so the
+// directory that has the name is synced with sync.
+func makeDirectory(dir string, sync func(*os.File) error) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || parent == dir {
+		return err
+	}
+	if err := makeDirectory(parent, sync); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return sync(d)
 }
 
 // canonical returns the one path by which a file is known, whether it exists
