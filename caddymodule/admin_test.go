@@ -153,7 +153,6 @@ func TestOperatorIsToldWhatIsMissing(t *testing.T) {
 	g := start(t, ``, site)
 	for body, field := range map[string]string{
 		`{"name":"x"}`: "userId",
-		`{"name":"x","userId":"alice","serviceAccountId":"backup"}`: "userId",
 		`{"userId":"alice"}`:                         "name",
 		`{"name":"x","userId":"a b"}`:                "userId",
 		`{"name":"x","userId":"alice","scope":"rw"}`: "scope",

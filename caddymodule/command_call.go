@@ -156,7 +156,7 @@ func ofKey(id string, err error) error {
 	if !ok || exit.code != exitNotFound {
 		return err
 	}
-	if _, ok := apikey.ParseID(id); !ok {
+	if id = redact(id); !apikey.IsIdentity(id) {
 		id = strconv.Quote(id)
 	}
 	return &exitError{exitNotFound, fmt.Errorf("not found: there is no key %s", id)}
