@@ -137,7 +137,7 @@ func (o *operator) list() *cobra.Command {
 }
 
 func (o *operator) get() *cobra.Command {
-	return &cobra.Command{Use: "get <id>", Short: "Shows one key", Args: cobra.ExactArgs(1), RunE: o.one(http.MethodGet)}
+	return &cobra.Command{Use: "get <id>", Short: "Shows one key", Args: cobra.MatchAll(cobra.ExactArgs(1), noTokens), RunE: o.one(http.MethodGet)}
 }
 
 // whoseFlags are the flags of revoke that become fields of the body.
@@ -151,7 +151,7 @@ func (o *operator) revoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke (<id> | --organization <id> (--user <id> | --service-account <id> | --minted-by <id>))",
 		Short: "Ends a key for good, or all keys of an owner",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  cobra.MatchAll(cobra.MaximumNArgs(1), noTokens),
 	}
 	organization := cmd.Flags().String("organization", "", "The organization of the owner")
 	for _, f := range whoseFlags {

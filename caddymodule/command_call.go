@@ -13,6 +13,7 @@ import (
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
@@ -150,13 +151,24 @@ func unanswered(address, method string, err error) error {
 	return fmt.Errorf("the answer of Caddy at %s did not arrive, and what was to be changed may have been changed: look with list (%w)", address, err)
 }
 
+// noTokens refuses a token where the id of a key should be, before it becomes a part of
+// a URL, which is logged.
+func noTokens(_ *cobra.Command, args []string) error {
+	for _, arg := range args {
+		if redact(arg) != arg {
+			return errors.New("this is a token, not the id of a key, which begins with key_: give the id, or the token to verify on standard input")
+		}
+	}
+	return nil
+}
+
 // ofKey says which key an error is about, if it was not found.
 func ofKey(id string, err error) error {
 	exit, ok := errors.AsType[*exitError](err)
 	if !ok || exit.code != exitNotFound {
 		return err
 	}
-	if id = redact(id); !apikey.IsIdentity(id) {
+	if !apikey.IsIdentity(id) {
 		id = strconv.Quote(id)
 	}
 	return &exitError{exitNotFound, fmt.Errorf("not found: there is no key %s", id)}

@@ -21,7 +21,7 @@ var updateFlags = []struct{ flag, field, usage string }{
 }
 
 func (o *operator) update() *cobra.Command {
-	cmd := &cobra.Command{Use: "update <id>", Short: "Changes a key, at once", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "update <id>", Short: "Changes a key, at once", Args: cobra.MatchAll(cobra.ExactArgs(1), noTokens)}
 	for _, f := range updateFlags {
 		cmd.Flags().String(f.flag, "", f.usage)
 	}
@@ -52,7 +52,7 @@ func (o *operator) rotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate <id> [--grace <duration>]",
 		Short: "Replaces a key by a new one and prints its token, once",
-		Args:  cobra.ExactArgs(1),
+		Args:  cobra.MatchAll(cobra.ExactArgs(1), noTokens),
 	}
 	grace := cmd.Flags().String("grace", "24h", "How much longer the old token is accepted: 24h, 7d, 0")
 	end := cmd.Flags().String("expires-at", "", "When the new key ends (default: it lives as long as the old one)")
