@@ -141,6 +141,9 @@ func (db *database) whole() error {
 			return nil
 		}
 	}
+	if _, err := db.size(); err != nil { // it was closed meanwhile
+		return err
+	}
 	return db.giveUp(damage("no meta page is whole"))
 }
 
