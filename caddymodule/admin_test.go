@@ -152,7 +152,7 @@ func TestAdminPathsThatLeadNowhereAreNotFound(t *testing.T) {
 func TestOperatorIsToldWhatIsMissing(t *testing.T) {
 	g := start(t, ``, site)
 	for body, field := range map[string]string{
-		`{"name":"x"}`: "userId",
+		`{"name":"x"}`:                               "userId",
 		`{"userId":"alice"}`:                         "name",
 		`{"name":"x","userId":"a b"}`:                "userId",
 		`{"name":"x","userId":"alice","scope":"rw"}`: "scope",
