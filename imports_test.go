@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"metrics":             {"apikey", "github.com/prometheus"},
 	"storage":             {"apikey"},
 	"storage/storagetest": {"apikey"},
-	"storage/boltstore":   {"apikey", "storage", "go.etcd.io/bbolt", "go.uber.org/zap", "golang.org/x/sys", "github.com/caddyserver"},
+	"storage/boltstore":   {"apikey", "storage", "go.etcd.io/bbolt", "go.uber.org/zap", "github.com/caddyserver"},
 	"caddymodule": {"apikey", "management", "metrics", "storage",
 		"github.com/caddyserver", "go.uber.org/zap", "github.com/spf13/cobra", "github.com/google/uuid", "github.com/prometheus", "golang.org/x/term"},
 	"cmd/caddy": {".", "github.com/caddyserver"},

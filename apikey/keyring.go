@@ -241,8 +241,16 @@ func (k *Keyring) Use(v *Verdict, address, userAgent string) {
 func (k *Keyring) view(ctx context.Context, operation string, fn func(Reader) error) error {
 	start := time.Now()
 	err := k.store.View(ctx, fn)
+	k.heed(err)
 	k.observer.StoreOperation(operation, time.Since(start), storeFault(err))
 	return err
+}
+
+// heed forgets all keys when the store is not the one any more that they came from.
+func (k *Keyring) heed(err error) {
+	if errors.Is(err, ErrReplaced) && !k.index.closed.Load() {
+		k.index.close()
+	}
 }
 
 // attempts bounds how often an update is run while its outcome stays unknown.
@@ -266,6 +274,7 @@ func (k *Keyring) updateNoting(ctx context.Context, operation string, fn func(Tx
 		unknown = true
 		lost()
 	}
+	k.heed(err)
 	if unknown && storeFault(err) != nil && !errors.Is(err, ErrOutcomeUnknown) {
 		err = fmt.Errorf("%w: %v", ErrOutcomeUnknown, err) // an earlier attempt may be in force
 	}

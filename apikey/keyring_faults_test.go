@@ -178,6 +178,33 @@ func TestDamageOfOneKeyKeepsNoOtherFromBeingListedChangedAndRevoked(t *testing.T
 	})
 }
 
+// Somebody may have revoked keys there.
+func TestNoKeyIsKnownAnyMoreWhenTheStoreIsSomebodyElses(t *testing.T) {
+	for name, notice := range map[string]func(*ring){
+		"noticed by a write": func(r *ring) {
+			replaced := func() error { return errors.Join(apikey.ErrUnavailable, apikey.ErrReplaced) }
+			r.store.before.Store(&replaced)
+			if err := r.Flush(ctx); err == nil {
+				t.Error("flushed")
+			}
+		},
+		"noticed by a read": func(r *ring) {
+			_, _ = r.Get(ctx, operator, apikey.ID{1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRing(t, storagetest.NewMemory())
+			made := r.issue(operator, apikey.Issue{})
+			r.use(made.Token, "192.0.2.1", "ua")
+			r.remembered(made.Token)
+			r.store.replaced.Store(true)
+			r.verify(made.Token, apikey.ReasonNone) // nobody has noticed
+			notice(r)
+			r.verify(made.Token, apikey.ReasonUnavailable)
+		})
+	}
+}
+
 func TestEndOfAnExpiredKeyIsKnownWithoutTheStore(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, r *ring) {
 		made := r.issue(operator, apikey.Issue{ExpiresAt: r.clock.in(time.Second)})

@@ -101,8 +101,10 @@ type probe struct {
 	apikey.Store
 	updates atomic.Int64
 	gone    atomic.Bool
-	marks   atomic.Int64
-	heard   atomic.Pointer[string] // the last change that was reported
+	// replaced: somebody else has put another store in its place.
+	replaced atomic.Bool
+	marks    atomic.Int64
+	heard    atomic.Pointer[string] // the last change that was reported
 	// before runs before each update reaches the store, which it may spare by
 	// returning an error.
 	before atomic.Pointer[func() error]
@@ -111,6 +113,9 @@ type probe struct {
 func (p *probe) View(ctx context.Context, fn func(apikey.Reader) error) error {
 	if p.gone.Load() {
 		return fmt.Errorf("%w: gone for a test", apikey.ErrUnavailable)
+	}
+	if p.replaced.Load() {
+		return fmt.Errorf("%w: %w for a test", apikey.ErrUnavailable, apikey.ErrReplaced)
 	}
 	return p.Store.View(ctx, fn)
 }

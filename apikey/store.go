@@ -57,6 +57,11 @@ var (
 	// needed it is answered 503, never 401.
 	ErrUnavailable = errors.New("key store unavailable")
 
+	// ErrReplaced says, beside ErrUnavailable, that somebody else has written to
+	// the store, or put another in its place, behind the driver's back. What the
+	// Keyring knows of keys may be wrong then: it lets nobody in by it any more.
+	ErrReplaced = errors.New("key store written or replaced by somebody else")
+
 	// ErrOutcomeUnknown says that an update was handed to the store and its
 	// answer was lost: it may be in force or not. Running the same update
 	// again tells, because every update of the Keyring leaves the same

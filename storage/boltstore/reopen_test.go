@@ -97,6 +97,9 @@ func TestAFileThatOthersWroteWhileItWasClosedIsNotUsedAgain(t *testing.T) {
 			s.closedWhile(test.commit, func() { test.meanwhile(s, backup) })
 			found := s.content()
 			s.unavailable("another program has written to the file")
+			if err := s.View(t.Context(), func(apikey.Reader) error { return nil }); !errors.Is(err, apikey.ErrReplaced) {
+				t.Errorf("%v does not tell that what is known is worth nothing", err)
+			}
 			if !bytes.Equal(s.content(), found) {
 				t.Error("the file has changed")
 			}
