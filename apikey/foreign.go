@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -137,31 +138,12 @@ func (k *Keyring) verifyForeignStored(ctx context.Context, token string) (Verdic
 	var id ID
 	var found digest
 	var missing error
-	err = k.view(ctx, "lookup", func(tx Reader) error {
-		for i := range len(k.ownKinds) + len(kinds) {
-			kind, ok := k.kind(kinds, i)
-			if !ok {
-				continue
-			}
-			d, ok := k.digestForeign(kind, token)
-			if !ok {
-				if needed, err := kind.needed(tx); err != nil {
-					return err
-				} else if needed {
-					missing = kind.missing()
-				}
-				continue
-			}
-			value, err := tx.Get(TableForeign, d.foreignKey())
-			if err != nil {
-				return err
-			}
-			if len(value) == len(id) {
-				id, found = ID(value), d
-				return nil
-			}
-		}
-		return nil
+	err = k.view(ctx, "lookup", func(tx Reader) (err error) {
+		missing, err = k.eachForeign(tx, kinds, token, func(d digest, of ID) bool {
+			id, found = of, d
+			return false
+		})
+		return err
 	})
 	switch {
 	case err != nil:
@@ -174,34 +156,49 @@ func (k *Keyring) verifyForeignStored(ctx context.Context, token string) (Verdic
 	return Verdict{Reason: ReasonUnknown}, nil
 }
 
+// eachForeign calls yield with each digest of a token that a key was imported by, and
+// with that key, until it returns false. missing says why there may be more.
+func (k *Keyring) eachForeign(tx Reader, kinds []foreignKind, token string, yield func(digest, ID) bool) (missing, err error) {
+	for i := range len(k.ownKinds) + len(kinds) {
+		kind, ok := k.kind(kinds, i)
+		if !ok {
+			continue
+		}
+		d, ok := k.digestForeign(kind, token)
+		if !ok {
+			if needed, err := kind.needed(tx); err != nil {
+				return nil, err
+			} else if needed {
+				missing = kind.missing()
+			}
+			continue
+		}
+		value, err := tx.Get(TableForeign, d.foreignKey())
+		if err != nil {
+			return nil, err
+		}
+		if len(value) == len(ID{}) && !yield(d, ID(value)) {
+			return nil, nil
+		}
+	}
+	return missing, nil
+}
+
 // foreignIDs returns the keys that a foreign token was imported for.
 func (k *Keyring) foreignIDs(ctx context.Context, token string) (ids []ID, _ error) {
 	kinds, err := k.foreignKinds(ctx)
-	if err != nil {
-		return nil, unavailable("looking up a foreign token", err)
+	var missing error
+	if err == nil {
+		err = k.view(ctx, "lookup", func(tx Reader) (err error) {
+			ids = nil
+			missing, err = k.eachForeign(tx, kinds, token, func(_ digest, id ID) bool {
+				ids = append(ids, id)
+				return true
+			})
+			return err
+		})
 	}
-	err = k.view(ctx, "lookup", func(tx Reader) error {
-		ids = ids[:0]
-		for i := range len(k.ownKinds) + len(kinds) {
-			kind, ok := k.kind(kinds, i)
-			if !ok {
-				continue
-			}
-			d, ok := k.digestForeign(kind, token)
-			if !ok {
-				continue
-			}
-			value, err := tx.Get(TableForeign, d.foreignKey())
-			if err != nil {
-				return err
-			}
-			if len(value) == len(ID{}) {
-				ids = append(ids, ID(value))
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err = cmp.Or(err, missing); err != nil {
 		return nil, unavailable("looking up a foreign token", err)
 	}
 	return ids, nil
