@@ -117,9 +117,9 @@ func spread(s stats.Summary) string {
 func (r *results) latency(hold float64) (m reading) {
 	p99 := func(s *solo) []float64 { return s.P99 }
 	floor := r.soloRatio(floorName, stockName, p99)
-	for i, store := range []string{r.Main, r.Largest} {
-		name := hotName(10_000, store)
-		if s := r.soloRatio(name, stockName, p99); s.N > 0 && (i == 0 || store != r.Main) {
+	names := []string{hotName(10_000, r.Main), loggedName(hotName(10_000, r.Main)), hotName(10_000, r.Largest)}
+	for i, name := range names {
+		if s := r.soloRatio(name, stockName, p99); s.N > 0 && !slices.Contains(names[:i], name) {
 			s = s.Over(floor.Median)
 			m.add(s.Median, atMost(hold), "%s: %s", name, spread(s))
 		}

@@ -41,7 +41,8 @@ const method = `How it was measured:
   nearer to 1 than its quartiles are says nothing.
 - Rates and latencies come from gateways that are loaded alone, in turns. They are noisier.
 - "Ours" is the binary of cmd/caddy at its defaults, among them room for 32 MiB of garbage between two collections; a row with
-  GOGC=100 shows what the plugin costs in a Caddy that somebody else has built.
+  GOGC=100 shows what the plugin costs in a Caddy that somebody else has built. Where a row says so it has the log format of the
+  README and of Caddyfile.example; the other rows have Caddy's own.
 `
 
 // markdown returns the report.

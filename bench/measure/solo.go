@@ -24,8 +24,9 @@ const stockName = "stock Caddy"
 // solos loads each of the scenarios that are named, and stock Caddy, once a
 // round, in another order each time.
 func (l *lab) solos(ctx context.Context, stock *target, scenarios []*scenario, missing func(string, error)) (all []*solo) {
+	hot := hotName(10_000, l.main().String())
 	named := map[string]bool{
-		floorName: true, hotName(10_000, l.main().String()): true, hotName(10_000, l.largest().String()): true, unknownName: true, checksumName: true,
+		floorName: true, hot: true, loggedName(hot): true, hotName(10_000, l.largest().String()): true, unknownName: true, checksumName: true,
 	}
 	var turns []*scenario
 	for _, s := range scenarios {
