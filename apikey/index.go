@@ -12,7 +12,7 @@ import (
 // is asked once per key and not once per request.
 //
 // It is a set-associative table of fixed size without pointers into it: an id
-// chooses a set, and a set has sixteen entries. Readers take no lock. They read an
+// chooses a set, and where in it to begin. Readers take no lock. They read an
 // entry between two looks at its sequence number and start over when it moved.
 // Writers hold the lock of the entry's stripe. The collector sees none of it but
 // the clients of keys whose usage is to be flushed (see index_memory.go).
@@ -32,17 +32,13 @@ type index struct {
 	// closed makes every lookup a miss that is not remembered: changes that
 	// others made may not have been heard of.
 	closed atomic.Bool
-
-	// crowded is set when a key found no room because every entry of its set
-	// waits for its usage to be flushed.
-	crowded atomic.Bool
 }
 
 const (
-	ways        = 16
+	ways        = 64 // some sets get more keys than others: the larger they are, the fewer find no room
+	rivals      = 16 // of them, which may have to give way to a new key
 	stripeCount = 256
-	// minCapacity gives every stripe a set.
-	minCapacity = stripeCount * ways
+	minCapacity = 64 * ways
 )
 
 // The words of an entry, which is two lines of a cache: what a lookup compares,
@@ -63,7 +59,7 @@ const (
 	wordUsed   // life<<48 | Unix milliseconds of the last use
 	wordCount  // life<<48 | uses that are not in the store
 	wordClient // hash of the address and user agent last recorded
-	wordSaved  // when its usage was last written, in Unix milliseconds
+	wordWaits  // 1: a use that only moves the time may wait for a sweep
 	wordHeat   // how often the entry was hit lately, up to maxHeat
 	wordPepper // pepper id of the digest
 	_
@@ -134,6 +130,13 @@ func halves(id ID) (high, low uint64) {
 // The low bits of a version 7 id are random and chosen by the gateway, and only
 // ids of real keys are ever filled in, so that nobody can aim at one set.
 func (x *index) setOf(low uint64) uint64 { return low & x.setMask }
+
+// place returns the n-th entry of its set that a key may have. The first are those
+// whose tags share a line of a cache, which the id chooses, too: most keys are found
+// there, or in the next.
+func (x *index) place(set, low, n uint64) uint64 {
+	return set*ways + (low>>48&^7+n)%ways
+}
 
 func (x *index) stripeOf(set uint64) *stripe { return &x.stripes[set%stripeCount] }
 

@@ -17,17 +17,19 @@ import (
 // practically never full of keys that the index has.
 const digestRows = 4
 
-// rowsOf returns the set of a digest, of as many words as a set has entries, and the
-// bits that its word holds.
+// digestWays is how many words a set of them has.
+const digestWays = 16
+
+// rowsOf returns the set of a digest, and the bits that its word holds.
 func (x *index) rowsOf(d *digest) (first, mark uint64) {
-	sets := uint64(len(x.digests) / ways)
-	return binary.BigEndian.Uint64(d.sum[:]) % sets * ways, uint64(binary.BigEndian.Uint32(d.sum[8:]))
+	sets := uint64(len(x.digests) / digestWays)
+	return binary.BigEndian.Uint64(d.sum[:]) % sets * digestWays, uint64(binary.BigEndian.Uint32(d.sum[8:]))
 }
 
 // findDigest is find for a key whose token has a digest.
 func (x *index) findDigest(d *digest) (id ID, e entryView, ok bool) {
 	first, mark := x.rowsOf(d)
-	for row := first; row < first+ways; row++ {
+	for row := first; row < first+digestWays; row++ {
 		word := x.digests[row].Load()
 		if word == 0 || word>>32 != mark {
 			continue
@@ -48,8 +50,8 @@ func (x *index) keepDigest(d *digest, s slot) {
 		return
 	}
 	first, mark := x.rowsOf(d)
-	into := first + rand.Uint64N(ways)
-	for row := first; row < first+ways; row++ {
+	into := first + rand.Uint64N(digestWays)
+	for row := first; row < first+digestWays; row++ {
 		switch word := x.digests[row].Load(); {
 		case word == mark<<32|uint64(s.number):
 			return

@@ -49,7 +49,7 @@ func TestDigestIsFoundInItsOwnEntryOnly(t *testing.T) {
 	for _, id := range ids {
 		stranger := indexKey(id, 1).digest
 		first, mark := x.rowsOf(&stranger)
-		for w := range uint64(ways) { // as if bits were the same by chance
+		for w := range uint64(digestWays) { // as if bits were the same by chance
 			x.digests[first+w].Store(mark<<32 | (1 + rand.Uint64N(minCapacity)))
 		}
 		if found, _, ok := x.findDigest(&stranger); ok {

@@ -70,7 +70,8 @@ func (x *index) open() { x.closed.Store(false) }
 
 // locate returns the entry of a key. The stripe must be held.
 func (x *index) locate(set, high, low uint64) (entry uint64, found bool) {
-	for entry = set * ways; entry < (set+1)*ways; entry++ {
+	for n := range uint64(ways) {
+		entry = x.place(set, low, n)
 		if low != 0 && x.tags[entry].Load() == low && x.word(entry, wordHigh).Load() == high {
 			return entry, true
 		}
@@ -106,7 +107,7 @@ func (x *index) write(entry uint64, r *record) slot {
 	x.word(entry, wordText).Store(text)
 	if fresh {
 		x.word(entry, wordClient).Store(0)
-		x.word(entry, wordSaved).Store(0)
+		x.word(entry, wordWaits).Store(0)
 	}
 	x.tags[entry].Store(low)
 	sequence.Add(1)

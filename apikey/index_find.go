@@ -11,8 +11,8 @@ func (x *index) find(id ID, e *entryView) bool {
 	high, low := halves(id)
 	set := x.setOf(low)
 	s := x.stripeOf(set)
-	for w := range uint64(ways) {
-		entry := set*ways + w
+	for n := range uint64(ways) {
+		entry := x.place(set, low, n)
 		if low == 0 || x.tags[entry].Load() != low {
 			continue
 		}

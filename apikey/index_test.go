@@ -287,6 +287,27 @@ func TestKeysThatComeIntoUseTakeThePlaceOfThoseThatWentOutOfIt(t *testing.T) {
 	}
 }
 
+// Some sets get more keys than others. What finds no room there is read from the store
+// each time it is used, and its usage written alone.
+func TestNearlyAllKeysInUseFindRoomWhereAQuarterIsFree(t *testing.T) {
+	x := newIndex(1 << 16)
+	ids := indexIDs(3 << 14)
+	without := 0
+	for _, id := range ids {
+		if x.put(indexKey(id, 0)) == (slot{}) || !x.holds(id) {
+			without++
+		}
+	}
+	for _, id := range ids {
+		if !x.holds(id) {
+			without++
+		}
+	}
+	if without > len(ids)/200 {
+		t.Errorf("%d of %d keys found no room, or lost it", without, len(ids))
+	}
+}
+
 func TestEntryWithUsageIsNeverGivenAway(t *testing.T) {
 	x := newIndex(minCapacity)
 	ids := indexIDs(20 * minCapacity)
@@ -299,8 +320,8 @@ func TestEntryWithUsageIsNeverGivenAway(t *testing.T) {
 			slots[id] = at
 		}
 	}
-	if len(slots) != minCapacity || !x.crowded.Load() {
-		t.Errorf("%d keys found room, want %d; crowded is %v", len(slots), minCapacity, x.crowded.Load())
+	if len(slots) != minCapacity {
+		t.Errorf("%d keys found room, want %d", len(slots), minCapacity)
 	}
 	for id := range slots {
 		if e, ok := x.found(id); !ok || e.slot != slots[id] {

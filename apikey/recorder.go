@@ -19,9 +19,11 @@ const maxSpill = 1 << 16
 // recorder brings usage from the index and the spill to the store.
 type recorder struct {
 	index      *index
-	resolution time.Duration
+	resolution time.Duration // how long what only moves the time may wait
+	every      time.Duration // how often there is a flush
 	moves      moves
 	writer     usageWriter
+	sweep      sweep
 
 	unsettled *usageSlice // of the flush before; its outcome is not known
 
@@ -105,60 +107,18 @@ func (x *index) dirtyEntries() (n int) {
 	return n
 }
 
-// take returns what is to be flushed now of the entries. Uses that only moved the time
-// wait until the last write of their key is as old as the resolution, unless all is
-// asked for.
-func (u *recorder) take(now int64, all bool) []pendingUse {
-	x := u.index
-	all = x.crowded.Swap(false) || all
-	uses := make([]pendingUse, 0, x.dirtyEntries())
-	for i := range x.dirty {
-		word := x.dirty[i].Load()
-		if word == 0 {
-			continue
-		}
-		// Cleared before the entries are read: a use that comes now sets its
-		// bit again and is seen the next time.
-		x.dirty[i].And(^word)
-		var later uint64
-		for ; word != 0; word &= word - 1 {
-			entry := uint64(i*64 + bits.TrailingZeros64(word))
-			if !all && x.mayWait(entry, now, u.resolution) {
-				later |= word & -word
-				continue
-			}
-			s := x.stripeOf(entry / ways)
-			s.mu.Lock()
-			uses = x.collect(uses, entry)
-			s.mu.Unlock()
-		}
-		if later != 0 {
-			x.dirty[i].Or(later)
-		}
-	}
-	return uses
-}
-
-// mayWait reports whether an entry has collected uses, and nothing that is worth a
-// write now. All keys that are in use come by here at each flush.
-func (x *index) mayWait(entry uint64, now int64, resolution time.Duration) bool {
-	age := now - int64(x.word(entry, wordSaved).Load())
-	return age >= 0 && age < resolution.Milliseconds() && // else the clock jumped and came back
-		x.word(entry, wordCount).Load()&lowMask != 0 && x.clients[entry].Load() == nil
-}
-
 // done takes flushed usage out of the entry where it was collected, or, when it could
 // not be written, sees to it that it comes again.
-func (u *recorder) done(p *pendingUse, now int64, err error) {
+func (u *recorder) done(p *pendingUse, err error) {
 	if err != nil {
 		u.index.dirty[p.entry/64].Or(1 << (p.entry % 64))
 		return
 	}
-	u.index.flushed(p, now)
+	u.index.flushed(p)
 }
 
 // doneSpilled takes flushed usage out of the spill.
-func (u *recorder) doneSpilled(p *pendingUse, _ int64, err error) {
+func (u *recorder) doneSpilled(p *pendingUse, err error) {
 	if err != nil {
 		return
 	}
@@ -184,7 +144,7 @@ func (u *recorder) spilled() (uses []pendingUse) {
 // usageSlice is usage that is written in one transaction.
 type usageSlice struct {
 	uses []pendingUse
-	done func(p *pendingUse, now int64, err error)
+	done func(p *pendingUse, err error)
 }
 
 // lost notes that the last run of the write has left what it leaves, or nothing.
@@ -207,7 +167,7 @@ func (u *recorder) flush(ctx context.Context, now int64, update usageUpdate, all
 			}
 		}
 		for i := range s.uses {
-			s.done(&s.uses[i], now, err)
+			s.done(&s.uses[i], err)
 			if err == nil {
 				u.moves.keep(s.uses[i].moved, now)
 			}
@@ -224,13 +184,20 @@ func (u *recorder) flush(ctx context.Context, now int64, update usageUpdate, all
 		}
 		u.unsettled = nil
 	}
-	writeAll := func(uses []pendingUse, done func(p *pendingUse, now int64, err error)) {
+	writeAll := func(uses []pendingUse, done func(p *pendingUse, err error)) {
 		slices.SortFunc(uses, func(a, b pendingUse) int { return a.id.compare(b.id) })
 		for part := range slices.Chunk(uses, flushSlice) {
 			write(&usageSlice{part, done})
 		}
 	}
-	writeAll(u.take(now, all), u.done)
+	// Collected a slice at a time: copies of the usage of all keys would be more
+	// memory than all that the gateway keeps on its heap.
+	for entries := range slices.Chunk(u.due(now, all), flushSlice) {
+		if writeAll(u.collect(entries), u.done); err != nil {
+			u.sweep = sweep{} // the next flush begins one, with what could not be written
+			return keys, err
+		}
+	}
 	writeAll(u.spilled(), u.doneSpilled)
 	return keys, err
 }

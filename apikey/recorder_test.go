@@ -12,7 +12,7 @@ import (
 
 // spilling is a recorder that has no room in the index.
 func spilling() *recorder {
-	return &recorder{index: newIndex(minCapacity), resolution: time.Minute, spill: make(map[ID]*pendingUse)}
+	return &recorder{index: newIndex(minCapacity), resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)}
 }
 
 func TestMemoryForUsageIsBounded(t *testing.T) {
@@ -145,7 +145,7 @@ func TestUseThatComesDuringAFlushIsNotTakenForFlushed(t *testing.T) {
 // the key that has the entry now.
 func TestClientLeftInAnotherKeysEntryReachesItsOwn(t *testing.T) {
 	x := newIndex(minCapacity)
-	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
+	u := &recorder{index: x, resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)}
 	ids := indexIDs(2)
 	at := x.put(indexKey(ids[0], 0))
 	late := newClient(ids[1], 30, "192.0.2.9", "late", nil)
@@ -190,13 +190,8 @@ func TestClientLeftInAnotherKeysEntryReachesItsOwn(t *testing.T) {
 // A verdict may outlive the entry that it came from.
 func TestUseOfAnEntryThatWasGivenAwayIsCountedForItsOwnKey(t *testing.T) {
 	x := newIndex(minCapacity)
-	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
-	var set []ID // of one set
-	for _, id := range indexIDs(100 * minCapacity) {
-		if _, low := halves(id); x.setOf(low) == 0 {
-			set = append(set, id)
-		}
-	}
+	u := &recorder{index: x, resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)}
+	set := idsOfSet(x, 0, 100)
 	slots := make(map[ID]slot)
 	for _, id := range set {
 		slots[id] = x.put(indexKey(id, 0))
@@ -218,7 +213,7 @@ func TestUseOfAnEntryThatWasGivenAwayIsCountedForItsOwnKey(t *testing.T) {
 
 func TestFlushThatFailsIsTriedAgainWithTheSameUses(t *testing.T) {
 	x := newIndex(minCapacity)
-	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
+	u := &recorder{index: x, resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)}
 	for i, id := range indexIDs(2500) { // three slices, and a spill
 		at := x.put(indexKey(id, 0))
 		v := Verdict{KeyID: id, entry: at, at: int64(i)}
@@ -252,64 +247,66 @@ func TestFlushThatFailsIsTriedAgainWithTheSameUses(t *testing.T) {
 	}
 }
 
-// A set whose every entry waits for its usage to be flushed makes the next flush
-// bring all of it.
-func TestFlushMakesRoomInACrowdedIndex(t *testing.T) {
+// In a set whose every entry waits for its usage to be flushed, a key finds room after
+// the next flush, which brings the usage of one of the others and of no more.
+func TestFlushMakesRoomInACrowdedSet(t *testing.T) {
 	x := newIndex(minCapacity)
-	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
-	ids := indexIDs(20 * minCapacity)
-	use := func(id ID) (at slot) {
-		if at = x.put(indexKey(id, 0)); at != (slot{}) {
-			v := Verdict{KeyID: id, entry: at, at: 50}
+	u := &recorder{index: x, resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)}
+	crowded, other := idsOfSet(x, 0, ways+1), idsOfSet(x, 1, ways)
+	use := func(id ID) slot {
+		at := x.put(indexKey(id, 0))
+		if v := (Verdict{KeyID: id, entry: at, at: 50}); at != (slot{}) {
 			u.record(&v, "192.0.2.1", "ua", nil)
 		}
 		return at
 	}
 	store := tables{}
-	flush := func() (keys int) {
+	flush := func(when string, want int) {
 		t.Helper()
 		keys, err := u.flush(context.Background(), 50, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(store) }, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return keys
-	}
-	var held []ID
-	for _, id := range ids[:minCapacity/2] {
-		if use(id) != (slot{}) {
-			held = append(held, id)
+		if err != nil || keys != want {
+			t.Errorf("%s: %d keys written, want %d; %v", when, keys, want, err)
 		}
 	}
-	if keys := flush(); keys != len(held) {
-		t.Errorf("the first uses of %d keys: %d written", len(held), keys)
-	}
-	for _, id := range held {
+	in, late := slices.Concat(crowded[:ways], other), crowded[ways]
+	for _, id := range in {
 		use(id)
 	}
-	x.crowded.Store(false) // some sets were full before
-	if keys := flush(); keys != 0 || u.size() != len(held) {
-		t.Errorf("a new time alone of %d keys: %d written, %d wait", len(held), keys, u.size())
-	}
-	for _, id := range ids[minCapacity/2:] {
+	flush("the first use of each", len(in))
+	for _, id := range in {
 		use(id)
 	}
-	flush()
-	if u.size() != 0 {
-		t.Errorf("%d keys still keep their entries", u.size())
-	}
-	if at := use(ids[len(ids)-1]); at == (slot{}) {
-		at = use(ids[len(ids)-1])
-		if at == (slot{}) {
-			t.Error("a key that came twice found no room")
+	flush("a new time alone", 0)
+	for range 5 {
+		if use(late) != (slot{}) {
+			t.Error("a key found room where every entry has usage that was not flushed")
 		}
 	}
+	flush("with a key that found no room", 1)
+	if use(late) == (slot{}) {
+		t.Error("a key that came again found no room after the flush")
+	}
+	if u.size() != len(in) {
+		t.Errorf("%d keys wait, want all but the one, and the one that took its place", u.size())
+	}
+	flush("the first use of that key", 1)
+}
+
+// idsOfSet returns ids that share a set of the index.
+func idsOfSet(x *index, set uint64, n int) (ids []ID) {
+	for _, id := range indexIDs(2 * n * int(x.setMask+1)) {
+		if _, low := halves(id); x.setOf(low) == set && len(ids) < n {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // A jump ahead that was undone must not keep the usage back until the clock is
 // there again.
 func TestUsageIsWrittenAfterTheClockJumpedAndCameBack(t *testing.T) {
 	x := newIndex(minCapacity)
-	u := &recorder{index: x, resolution: time.Minute, spill: make(map[ID]*pendingUse)}
+	u := &recorder{index: x, resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)}
 	id := indexIDs(1)[0]
 	v := Verdict{KeyID: id, entry: x.put(indexKey(id, 0))}
 	store := tables{}
@@ -331,7 +328,7 @@ func TestEntryWithAUseInItDoesNotRetire(t *testing.T) {
 	if ok, _ := x.use(id, at, 1, "", "", nil); !ok || x.retire(entry) {
 		t.Error("an entry ended its life with a use in it")
 	}
-	x.flushed(&x.collect(nil, entry)[0], 1)
+	x.flushed(&x.collect(nil, entry)[0])
 	if !x.retire(entry) {
 		t.Error("an entry whose usage was flushed does not end its life")
 	}

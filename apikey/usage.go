@@ -155,14 +155,14 @@ func (x *index) collect(uses []pendingUse, entry uint64) []pendingUse {
 }
 
 // flushed takes what is in the store now out of the entry.
-func (x *index) flushed(p *pendingUse, now int64) {
+func (x *index) flushed(p *pendingUse) {
 	if p.client != nil {
 		x.clients[p.entry].CompareAndSwap(p.client, nil)
 	}
 	if p.count == 0 {
 		return
 	}
-	x.word(p.entry, wordSaved).Store(uint64(now))
+	x.word(p.entry, wordWaits).Store(1)
 	count := x.word(p.entry, wordCount) // from here on the entry may lose its key
 	for {
 		if old := count.Load(); count.CompareAndSwap(old, old-p.count) {
