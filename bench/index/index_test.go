@@ -17,7 +17,7 @@ import (
 )
 
 // roomy is the capacity of bounded structures for a number of keys. Ours puts
-// keys into sets of sixteen: with just as many entries as keys, many sets overflow.
+// keys into sets of 64: with just as many entries as keys, many sets overflow.
 func roomy(keys int) int { return 2 * keys }
 
 // store keeps records in a map, as much as it takes to fill an index, and can be

@@ -71,7 +71,7 @@ func (l *lab) issue(ctx context.Context, name string, s *keyStore) (r issueRates
 		return r, err
 	}
 	post := func(clients int) (shot, error) {
-		made, err := l.wrk(ctx, "", "post.lua", clients, "http://"+g.Address+"/v1/api-keys", token)
+		made, err := l.wrk(ctx, "", "post.lua", clients, l.seconds, "http://"+g.Address+"/v1/api-keys", token)
 		if err == nil && (made.mismatched > 0 || made.broken > 0) {
 			err = fmt.Errorf("%.0f creates were refused, %.0f not answered", made.mismatched, made.broken)
 		}

@@ -1,6 +1,7 @@
 -- A wrk script: GET requests, each with a credential that is a line of a file.
 -- Arguments: FILE SCHEME SKIP TAKE ORDER. SKIP lines are passed over, TAKE are
--- used, in ORDER "random" or "in-order". Lines are of one length.
+-- used, in ORDER "random" or "in-order". Lines are of one length. The user agent is that of
+-- the command once: hot keys have been used by the same client.
 local requests, count, at, random = {}, 0, 0, true
 
 function init(args)
@@ -12,7 +13,7 @@ function init(args)
     if count == take then break end
     count = count + 1
     requests[count] = wrk.format("GET", nil, {
-      ["Host"] = wrk.headers["Host"], ["User-Agent"] = "bench (wrk)", ["Authorization"] = scheme .. " " .. line,
+      ["Host"] = wrk.headers["Host"], ["User-Agent"] = "bench", ["Authorization"] = scheme .. " " .. line,
     })
   end
   file:close()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -33,6 +34,8 @@ type credentials struct {
 	// writes says that each use is one that a gateway of ours has to write: it is
 	// charged for the second after the load too, in which it does the rest.
 	writes bool
+	// seconds is how long the load lasts, if not as long as the others.
+	seconds int
 }
 
 // shot is what came of one load.
@@ -70,14 +73,14 @@ func (l *lab) get(ctx context.Context, t *target, with credentials, connections,
 		order = "in-order"
 	}
 	return t.timed(with, func() (shot, error) {
-		return l.wrk(ctx, l.loadCore, "keys.lua", connections, "http://"+t.address+"/", with.file, with.scheme,
+		return l.wrk(ctx, l.loadCore, "keys.lua", connections, cmp.Or(with.seconds, l.seconds), "http://"+t.address+"/", with.file, with.scheme,
 			strconv.Itoa(skip), strconv.Itoa(with.take), order)
 	})
 }
 
-// wrk runs wrk with a script for the seconds of a shot.
-func (l *lab) wrk(ctx context.Context, cores, script string, connections int, url string, arguments ...string) (shot, error) {
-	args := []string{"wrk", "-t1", fmt.Sprintf("-c%d", connections), fmt.Sprintf("-d%ds", l.seconds), "--timeout", "10s",
+// wrk runs wrk with a script for some seconds.
+func (l *lab) wrk(ctx context.Context, cores, script string, connections, seconds int, url string, arguments ...string) (shot, error) {
+	args := []string{"wrk", "-t1", fmt.Sprintf("-c%d", connections), fmt.Sprintf("-d%ds", seconds), "--timeout", "10s",
 		"--latency", "-s", filepath.Join(l.dir, script), url, "--"}
 	out, err := child.Command{Args: append(args, arguments...), Cores: cores}.Exec(ctx).CombinedOutput()
 	if err != nil {

@@ -49,6 +49,7 @@ func hotName(hot int, store string) string {
 func missName(store string) string  { return "always a miss, " + store + " keys" }
 func quietName(store string) string { return missName(store) + ", usage off" }
 func freshName(store string) string { return "another key each time, of " + store }
+func minuteName(name string) string { return name + ", a minute at a time" }
 func loggedName(name string) string { return name + ", log format api_keys" }
 
 // leastIndex makes nearly every lookup a miss.
@@ -101,7 +102,13 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 		if s == main {
 			fresh := credentials{file: s.tokens, scheme: "Bearer", take: min(s.keys, 50_000*l.seconds), inOrder: true, writes: true}
 			first := min(hotKeys, s.keys-fresh.take) // those before it are in the index
-			add(scenario{name: freshName(s.String()), with: fresh, first: first, ours: true}, "ours of "+s.String(), ours)
+			add(scenario{name: freshName(s.String()), with: fresh, first: first, ours: true}, "fresh", func() (*target, error) {
+				return l.oursTarget(ctx, s, gateway.Config{Name: "ours-fresh"}) // its keys would drive out those that are hot elsewhere
+			})
+			if minute := hot(s, hotKeys); s.keys >= hotKeys {
+				minute.seconds = 60 // as long as a new time alone may wait to be written
+				add(scenario{name: minuteName(hotName(hotKeys, s.String())), with: minute, ours: true}, "ours of "+s.String(), ours)
+			}
 			refused := credentials{file: l.unknown, scheme: "Bearer", take: 10_000, refused: true}
 			add(scenario{name: unknownName, with: refused, ours: true}, "ours of "+s.String(), ours)
 			refused.file = l.badChecksum
