@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +56,10 @@ func (r *results) markdown() string {
 	line("Machine: %d cores of %s, %d GiB, %s. %s, Caddy %s, this project at %s. %s.\n",
 		r.Machine.Cores, r.Machine.Processor, r.Machine.MemoryGiB, r.Machine.Kernel, r.Machine.Go, r.Machine.Caddy, r.Machine.Project, strings.Join(r.Machine.Tools, ", "))
 	line("%s", method)
+	if d := r.duel(floorName); len(d.CPU) > 0 && math.Abs(r.floorOf(d)-1) > 0.03 {
+		line("In this run the identical pair came to %.3f: two processes of the same program differed by as much, all the time. A third may lie\n"+
+			"on either side, so that a figure may be wrong by as much, too. The table of duels has the ratios as they are beside those by the pair.\n", r.floorOf(d))
+	}
 
 	line("## What the project is held to\n")
 	line("*Met* goes by the medians: all numbers of the figure hold (yes), some (partly), or none (no).\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"encoding/json"
 	"math"
 	"reflect"
@@ -58,6 +59,15 @@ func TestFiguresComeFromTheRun(t *testing.T) {
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+}
+
+func TestAnIdenticalPairThatIsNotIdenticalIsTold(t *testing.T) {
+	for ratio, told := range map[float64]bool{1: false, 1.02: false, 1.07: true, 0.95: true} {
+		r := results{Duels: []*duel{{Name: floorName, CPU: []float64{100 * ratio}, Stock: []float64{100}}}}
+		if strings.Contains(r.markdown(), fmt.Sprintf("the identical pair came to %.3f", ratio)) != told {
+			t.Errorf("at %v it is told: %v, want %v", ratio, !told, told)
 		}
 	}
 }
