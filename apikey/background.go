@@ -55,7 +55,8 @@ func (k *Keyring) flush(ctx context.Context, all bool) error {
 		k.observer.ClientChangesUntold(untold)
 	}
 	var took time.Duration // of the slice before
-	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), func(ctx context.Context, fn func(Tx) error, lost func()) error {
+	view := func(ctx context.Context, fn func(Reader) error) error { return k.view(ctx, "compare", fn) }
+	keys, err := k.recorder.flush(ctx, k.clock().UnixMilli(), view, func(ctx context.Context, fn func(Tx) error, lost func()) error {
 		if !all {
 			k.rest(start, took)
 		}

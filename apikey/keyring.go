@@ -97,7 +97,7 @@ func Open(store Store, settings Settings, policy Policy, observer Observer) (*Ke
 	index := newIndex(settings.Capacity)
 	shared := &core{
 		store: store, index: index, clock: settings.Clock, flushEvery: settings.FlushInterval, opened: time.Now(),
-		recorder: &recorder{index: index, resolution: settings.UsageResolution, every: settings.FlushInterval, moves: newMoves(), spill: make(map[ID]*pendingUse)},
+		recorder: newRecorder(index, settings.UsageResolution, settings.FlushInterval),
 	}
 	k, err := (&Keyring{core: shared}).With(policy, observer)
 	if err != nil {

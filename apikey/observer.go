@@ -54,8 +54,8 @@ type Observer interface {
 	// Changed tells of a durable change. ctx is that of the caller.
 	Changed(ctx context.Context, c Change)
 	// StoreOperation tells of a finished call of the store: "lookup", "get",
-	// "list", "issue", "update", "rotate", "revoke", "import", "export", "flush",
-	// "renew", "remove" or "stats".
+	// "list", "issue", "update", "rotate", "revoke", "import", "export", "compare",
+	// "flush", "renew", "remove" or "stats".
 	StoreOperation(operation string, took time.Duration, err error)
 	// UsageFlushed tells that the usage of a number of keys was written, or
 	// why it could not be; it is then kept for the next flush.

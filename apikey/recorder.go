@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"errors"
+	"iter"
 	"math/bits"
 	"slices"
 	"sync"
@@ -23,13 +24,21 @@ type recorder struct {
 	every      time.Duration // how often there is a flush
 	moves      moves
 	writer     usageWriter
-	sweep      sweep
+	sweep      sweep[dirtyEntry]
 
 	unsettled *usageSlice // of the flush before; its outcome is not known
 
 	mu      sync.Mutex
 	spill   map[ID]*pendingUse
+	backlog backlog
 	dropped int
+}
+
+func newRecorder(index *index, resolution, every time.Duration) *recorder {
+	return &recorder{
+		index: index, resolution: resolution, every: every, moves: newMoves(),
+		spill: make(map[ID]*pendingUse), backlog: backlog{uses: make(map[ID]waitingUse)},
+	}
 }
 
 // record notes a use. Memory is allocated only when the client has changed. Of a token
@@ -75,10 +84,13 @@ func (p *pendingUse) addTo(stored *Usage) {
 }
 
 // pending returns what is not yet in the store of a key's usage.
-func (u *recorder) pending(id ID) []pendingUse {
-	uses := u.index.pending(id)
+func (u *recorder) pending(id ID) (uses []pendingUse) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if p, found := u.backlog.pending(id); found {
+		uses = append(uses, p)
+	}
+	uses = append(uses, u.index.pending(id)...)
 	if p := u.spill[id]; p != nil {
 		uses = append(uses, *p)
 	}
@@ -97,7 +109,7 @@ func (u *recorder) takeDropped() int {
 func (u *recorder) size() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.index.dirtyEntries() + len(u.spill)
+	return u.index.dirtyEntries() + len(u.spill) + len(u.backlog.uses)
 }
 
 func (x *index) dirtyEntries() (n int) {
@@ -119,11 +131,14 @@ func (u *recorder) done(p *pendingUse, err error) {
 
 // doneSpilled takes flushed usage out of the spill.
 func (u *recorder) doneSpilled(p *pendingUse, err error) {
-	if err != nil {
-		return
+	if err == nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.flushedSpill(p)
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
+}
+
+func (u *recorder) flushedSpill(p *pendingUse) {
 	if kept := u.spill[p.id]; kept.count == p.count && kept.client == p.client {
 		delete(u.spill, p.id)
 	} else {
@@ -131,20 +146,37 @@ func (u *recorder) doneSpilled(p *pendingUse, err error) {
 	}
 }
 
-// spilled returns a copy of the spill.
+// spilled returns a copy of the spill, in order.
 func (u *recorder) spilled() (uses []pendingUse) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, p := range u.spill {
 		uses = append(uses, *p)
 	}
+	sortUses(uses)
 	return uses
+}
+
+// keysOf yields the keys of uses that are in order, each once.
+func keysOf(uses []pendingUse) iter.Seq[ID] {
+	return func(yield func(ID) bool) {
+		for i := range uses {
+			if (i == 0 || uses[i].id != uses[i-1].id) && !yield(uses[i].id) {
+				return
+			}
+		}
+	}
+}
+
+func sortUses(uses []pendingUse) {
+	slices.SortFunc(uses, func(a, b pendingUse) int { return a.id.compare(b.id) })
 }
 
 // usageSlice is usage that is written in one transaction.
 type usageSlice struct {
-	uses []pendingUse
-	done func(p *pendingUse, err error)
+	uses    []pendingUse
+	done    func(p *pendingUse, err error)
+	flushed func(p *pendingUse) // nil: it has waited already
 }
 
 // lost notes that the last run of the write has left what it leaves, or nothing.
@@ -158,10 +190,11 @@ func (s *usageSlice) lost() {
 // not known.
 type usageUpdate func(ctx context.Context, fn func(Tx) error, lost func()) error
 
-// flush writes collected usage to the store, sorted, a slice at a time.
-func (u *recorder) flush(ctx context.Context, now int64, update usageUpdate, all bool) (keys int, err error) {
+// flush writes collected usage to the store, sorted, a slice at a time: what is due, or
+// all.
+func (u *recorder) flush(ctx context.Context, now int64, view usageView, update usageUpdate, all bool) (keys int, err error) {
 	write := func(s *usageSlice) {
-		if err == nil {
+		if err == nil && len(s.uses) > 0 {
 			if err = update(ctx, func(tx Tx) error { return u.writer.write(tx, s.uses, &u.moves, now) }, s.lost); errors.Is(err, ErrOutcomeUnknown) {
 				u.unsettled = s
 			}
@@ -184,20 +217,48 @@ func (u *recorder) flush(ctx context.Context, now int64, update usageUpdate, all
 		}
 		u.unsettled = nil
 	}
-	writeAll := func(uses []pendingUse, done func(p *pendingUse, err error)) {
-		slices.SortFunc(uses, func(a, b pendingUse) int { return a.id.compare(b.id) })
-		for part := range slices.Chunk(uses, flushSlice) {
-			write(&usageSlice{part, done})
+	for s := range u.collected(now, all) {
+		if s.flushed != nil && !all {
+			s.uses = u.putOff(ctx, s.uses, view, s.flushed)
+		}
+		if s.flushed != nil {
+			// By the client that the store has, which what follows may change.
+			write(&usageSlice{u.waiting(keysOf(s.uses)), u.doneWaiting, nil})
+		}
+		write(s)
+		if err != nil { // the next flush begins sweeps, with what could not be written
+			u.sweep, u.backlog.sweep = sweep[dirtyEntry]{}, sweep[ID]{}
+			break
 		}
 	}
-	// Collected a slice at a time: copies of the usage of all keys would be more
-	// memory than all that the gateway keeps on its heap.
-	for entries := range slices.Chunk(u.due(now, all), flushSlice) {
-		if writeAll(u.collect(entries), u.done); err != nil {
-			u.sweep = sweep{} // the next flush begins one, with what could not be written
-			return keys, err
-		}
-	}
-	writeAll(u.spilled(), u.doneSpilled)
 	return keys, err
+}
+
+// collected collects what is due, or all, a slice at a time: copies of the usage of all
+// keys would be more memory than all that the gateway keeps on its heap. What waits
+// comes last, after what was put off.
+func (u *recorder) collected(now int64, all bool) iter.Seq[*usageSlice] {
+	return func(yield func(*usageSlice) bool) {
+		news, swept := u.due(now, all)
+		for entries := range slices.Chunk(news, flushSlice) {
+			if !yield(&usageSlice{u.collect(entries), u.done, u.index.flushed}) {
+				return
+			}
+		}
+		for entries := range slices.Chunk(swept, flushSlice) {
+			if !yield(&usageSlice{u.collect(entries), u.done, nil}) {
+				return
+			}
+		}
+		for uses := range slices.Chunk(u.spilled(), flushSlice) {
+			if !yield(&usageSlice{uses, u.doneSpilled, u.flushedSpill}) {
+				return
+			}
+		}
+		for ids := range slices.Chunk(u.backlog.due(now, u.resolution, u.every, all), flushSlice) {
+			if !yield(&usageSlice{u.waiting(slices.Values(ids)), u.doneWaiting, nil}) {
+				return
+			}
+		}
+	}
 }

@@ -15,9 +15,10 @@ import (
 // A sweep is spread over an eighth of the resolution, and begins as much earlier, so
 // that no use waits for longer than the resolution.
 
-// sweep is what is left of one, and when the next is due.
-type sweep struct {
-	left []dirtyEntry
+// sweep is what is left of one, and when the next is due. There is one of the index, and
+// one of the backlog.
+type sweep[T any] struct {
+	left []T
 	part int   // how many of them are written in a flush
 	next int64 // in Unix milliseconds
 }
@@ -39,11 +40,12 @@ func inOrder(entries []dirtyEntry) {
 }
 
 // due returns the entries whose usage is to be flushed now, in order: those with
-// something new, and a part of the sweep while one goes on; or all.
-func (u *recorder) due(now int64, all bool) (entries []dirtyEntry) {
+// something new, and a part of the sweep while one goes on. All are new when all is
+// to be flushed.
+func (u *recorder) due(now int64, all bool) (news, swept []dirtyEntry) {
 	x := u.index
 	if all {
-		u.sweep = sweep{}
+		u.sweep = sweep[dirtyEntry]{}
 	}
 	begins := !all && u.sweep.due(now, u.resolution)
 	var waiting []dirtyEntry
@@ -51,39 +53,39 @@ func (u *recorder) due(now int64, all bool) (entries []dirtyEntry) {
 		for word := x.dirty[i].Load(); word != 0; word &= word - 1 {
 			entry := uint64(i*64 + bits.TrailingZeros64(word))
 			if all || !x.mayWait(entry) {
-				entries = append(entries, x.dirtyEntry(entry))
+				news = append(news, x.dirtyEntry(entry))
 			} else if begins {
 				waiting = append(waiting, x.dirtyEntry(entry))
 			}
 		}
 	}
+	inOrder(news)
 	if begins {
+		inOrder(waiting)
 		u.sweep.begin(waiting, now, u.resolution, u.every)
 	}
 	for _, at := range u.sweep.take() {
 		if x.mayWait(uint64(at.number)) { // else it is among the others already, or clean
-			entries = append(entries, at)
+			swept = append(swept, at)
 		}
 	}
-	inOrder(entries)
-	return entries
+	return news, swept
 }
 
 // due reports whether a sweep begins.
-func (s *sweep) due(now int64, resolution time.Duration) bool {
+func (s *sweep[T]) due(now int64, resolution time.Duration) bool {
 	return len(s.left) == 0 && (now >= s.next || s.next-now > resolution.Milliseconds()) // the clock jumped and came back
 }
 
-// begin begins a sweep.
-func (s *sweep) begin(entries []dirtyEntry, now int64, resolution, every time.Duration) {
+// begin begins a sweep of what is in order.
+func (s *sweep[T]) begin(all []T, now int64, resolution, every time.Duration) {
 	parts := max(1, int(resolution/8/every))
-	inOrder(entries)
-	s.left, s.part = entries, len(entries)/parts+1
+	s.left, s.part = all, len(all)/parts+1
 	s.next = now + (resolution - time.Duration(parts-1)*every).Milliseconds()
 }
 
 // take returns the next part of the sweep that goes on, if one does.
-func (s *sweep) take() (part []dirtyEntry) {
+func (s *sweep[T]) take() (part []T) {
 	n := min(s.part, len(s.left))
 	if part, s.left = s.left[:n], s.left[n:]; len(s.left) == 0 {
 		s.left = nil
@@ -91,7 +93,7 @@ func (s *sweep) take() (part []dirtyEntry) {
 	return part
 }
 
-// collect returns what the entries have collected.
+// collect returns what the entries have collected, in order.
 func (u *recorder) collect(entries []dirtyEntry) []pendingUse {
 	x := u.index
 	uses := make([]pendingUse, 0, len(entries))
@@ -105,6 +107,7 @@ func (u *recorder) collect(entries []dirtyEntry) []pendingUse {
 		uses = x.collect(uses, entry)
 		s.mu.Unlock()
 	}
+	sortUses(uses)
 	return uses
 }
 

@@ -21,7 +21,7 @@ type swept struct {
 func newSwept(t *testing.T, keys int) *swept {
 	x := newIndex(minCapacity)
 	s := &swept{
-		recorder: &recorder{index: x, resolution: time.Minute, every: time.Second, spill: make(map[ID]*pendingUse)},
+		recorder: newRecorder(x, time.Minute, time.Second),
 		t:        t, store: tables{}, slots: make(map[ID]slot), now: 1_700_000_000_000, counts: make(map[ID]uint64),
 	}
 	inSet := make(map[uint64]int)
@@ -46,7 +46,7 @@ func (s *swept) use(id ID, agent string) {
 func (s *swept) flush(all bool) int {
 	s.t.Helper()
 	s.now += 1000
-	keys, err := s.recorder.flush(context.Background(), s.now, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(s.store) }, all)
+	keys, err := s.recorder.flush(context.Background(), s.now, s.store.View, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(s.store) }, all)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestSweepThatFailsBeginsAnewWithTheNextFlush(t *testing.T) {
 	}
 	s.now += time.Minute.Milliseconds()
 	lost := func(context.Context, func(Tx) error, func()) error { return errLost }
-	if _, err := s.recorder.flush(context.Background(), s.now, lost, false); err == nil {
+	if _, err := s.recorder.flush(context.Background(), s.now, s.store.View, lost, false); err == nil {
 		t.Fatal("the flush did not fail")
 	}
 	for range 7 {

@@ -124,6 +124,8 @@ type pendingUse struct {
 	client *client // nil: as it was
 	entry  uint64  // where it was collected
 
+	mayWait bool // it only moves the time (see backlog.go)
+
 	leaves left          // what the run of a write leaves that came last
 	wrote  left          // what one leaves whose outcome is not known
 	moved  *ClientChange // what that changes much

@@ -97,6 +97,48 @@ func (u *usageWriter) add(tx Tx, b *usedBlock, moves *moves, now int64) (err err
 	return u.rows.write(tx, &b.usageBlock)
 }
 
+// compare finds out which uses, sorted by their keys, only move the time: those by the
+// client that the store has of their key.
+func (u *usageWriter) compare(tx Reader, uses []pendingUse) error {
+	defer func() { clear(u.blocks) }()
+	for len(uses) > 0 {
+		left, err := u.find(tx, uses)
+		if err != nil {
+			return err
+		}
+		for i := range u.blocks {
+			u.blocks[i].compare()
+		}
+		uses = left
+	}
+	return nil
+}
+
+// compare compares the uses of a block. Those of one that is damaged are new: writing them
+// starts it over.
+func (b *usedBlock) compare() {
+	err := errDamaged
+	if b.stored {
+		err = b.open(b.value)
+	}
+	var id ID
+	var row string
+	for i := range b.uses {
+		p := &b.uses[i]
+		for err == nil && b.rows != "" && id.compare(p.id) < 0 {
+			id, row, err = b.cut()
+		}
+		p.mayWait = err == nil && id == p.id && b.isFrom(row, p.client)
+	}
+}
+
+// isFrom reports whether a row tells of a use by a client, or by any if it is nil: the
+// client was not another then.
+func (b *usageBlock) isFrom(row string, c *client) bool {
+	usage, err := b.usage(row)
+	return err == nil && (c == nil || usage.LastUsedIP == c.address && usage.LastUsedUserAgent == c.userAgent)
+}
+
 // maxAhead is how far the clocks of gateways that share a store may differ.
 const maxAhead = 5 * time.Minute
 

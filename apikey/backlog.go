@@ -1,0 +1,122 @@
+package apikey
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"time"
+)
+
+// A key that has just come into the index brings a client that it does not know. Where
+// the store has the same client of the key, its use only moves the time, like the
+// uses that wait in the index for a sweep. But the entry cannot wait: the next key
+// may need it. So the use is put off into the backlog, and has a sweep there.
+
+// maxBacklog is how many keys the backlog takes, some 8 MiB. Uses of others are
+// written at once.
+const maxBacklog = 1 << 17
+
+// backlog is usage that waits for a sweep. It is guarded by the mu of the recorder, but
+// for its sweep, which is one flush's at a time.
+type backlog struct {
+	uses  map[ID]waitingUse // without pointers, so that the collector never reads it
+	sweep sweep[ID]
+}
+
+// waitingUse is a pendingUse by the client that the store has.
+type waitingUse struct {
+	used  int64
+	count uint64
+}
+
+// add puts a use off, or reports false when there is no room.
+func (b *backlog) add(p *pendingUse) bool {
+	w, found := b.uses[p.id]
+	if !found && len(b.uses) >= maxBacklog {
+		return false
+	}
+	b.uses[p.id] = waitingUse{max(w.used, p.used), w.count + p.count}
+	return true
+}
+
+// pending returns what waits of a key.
+func (b *backlog) pending(id ID) (p pendingUse, found bool) {
+	w, found := b.uses[id]
+	return pendingUse{id: id, used: w.used, count: w.count}, found
+}
+
+// flushed takes what is in the store now out of the backlog.
+func (b *backlog) flushed(p *pendingUse) {
+	w := b.uses[p.id]
+	if w.count -= p.count; w.count == 0 && w.used <= p.used {
+		delete(b.uses, p.id)
+	} else {
+		b.uses[p.id] = w
+	}
+}
+
+// due returns the keys whose usage is to be written now: a part of the sweep while one
+// goes on, or all. A sweep begins early when there is little room left.
+func (b *backlog) due(now int64, resolution, every time.Duration, all bool) []ID {
+	if all || b.sweep.due(now, resolution) || len(b.sweep.left) == 0 && len(b.uses) > maxBacklog*3/4 {
+		ids := make([]ID, 0, len(b.uses))
+		for id := range b.uses {
+			ids = append(ids, id)
+		}
+		slices.SortFunc(ids, ID.compare)
+		if b.sweep = (sweep[ID]{}); all {
+			return ids
+		}
+		b.sweep.begin(ids, now, resolution, every)
+	}
+	return b.sweep.take()
+}
+
+// usageView reads usage.
+type usageView func(ctx context.Context, fn func(Reader) error) error
+
+// putOff takes the uses that may wait, of some that are sorted by their keys, to the
+// backlog, and returns the others. taken is called for each that is there now, with
+// the mu held, so that nobody sees it twice or not at all.
+func (u *recorder) putOff(ctx context.Context, uses []pendingUse, view usageView, taken func(*pendingUse)) (others []pendingUse) {
+	// When it fails, the write that follows will tell.
+	_ = view(ctx, func(tx Reader) error { return u.writer.compare(tx, uses) })
+	others = uses[:0]
+	for i := range uses {
+		if p := &uses[i]; !u.wait(p, taken) {
+			others = append(others, *p)
+		}
+	}
+	return others
+}
+
+func (u *recorder) wait(p *pendingUse, taken func(*pendingUse)) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !p.mayWait || !u.backlog.add(p) {
+		return false
+	}
+	taken(p)
+	return true
+}
+
+// waiting returns what waits of some keys.
+func (u *recorder) waiting(ids iter.Seq[ID]) (uses []pendingUse) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id := range ids {
+		if p, found := u.backlog.pending(id); found {
+			uses = append(uses, p)
+		}
+	}
+	return uses
+}
+
+// doneWaiting takes flushed usage out of the backlog.
+func (u *recorder) doneWaiting(p *pendingUse, err error) {
+	if err == nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.backlog.flushed(p)
+	}
+}
