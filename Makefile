@@ -65,7 +65,7 @@ MANY_KEYS := 10000,1000000,10000000
 bench: bench-packages ## Go benchmarks and a short comparison with stock Caddy, below 5 minutes
 	go test -run '^$$' -bench . -benchmem -benchtime 100ms -count $(COUNT) $(BENCHED)
 	go run ./bench/measure -rounds $(or $(ROUNDS),5) -seconds $(or $(SECONDS),1) -keys $(or $(KEYS),$(FEW_KEYS)) \
-		-parts duel,solo,share,issue,open -only 'stock Caddy again$$|hot keys? of 100k$$|always a miss|refused'
+		-parts duel,solo,share,issue,open -only 'stock Caddy again$$|hot keys? of 100k$$|usage off|refused'
 
 bench-full: bench-packages ## the whole comparison, into docs/benchmarks.md; ROUNDS, SECONDS, KEYS, CYCLES
 	go run ./bench/measure -rounds $(or $(ROUNDS),13) -seconds $(or $(SECONDS),2) -keys $(or $(KEYS),$(MANY_KEYS)) \

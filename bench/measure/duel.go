@@ -23,6 +23,8 @@ type duel struct {
 	// PerSecond and StockPerSecond are the rates at which requests were
 	// answered.
 	PerSecond, StockPerSecond []float64
+
+	wanted int // pairs
 }
 
 // ratios returns the processor time of each pair, relative to stock Caddy.
@@ -38,6 +40,9 @@ func divide(a, b []float64) []float64 {
 
 // duelConnections is how many connections each side has.
 const duelConnections = 16
+
+// longRounds is in every which round a scenario is fought that lasts a minute.
+const longRounds = 3
 
 // duels fights every scenario once a round, in another order each time.
 func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, missing func(string, error)) []*duel {
@@ -58,9 +63,10 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 		for _, i := range rand.Perm(len(scenarios)) {
 			s := scenarios[i]
 			d := found[s]
-			if d == nil || ctx.Err() != nil {
+			if d == nil || ctx.Err() != nil || s.with.seconds > l.seconds && round%longRounds > 0 {
 				continue
 			}
+			d.wanted++
 			theirs, base, err := l.pair(ctx, stock, s)
 			if err != nil {
 				l.progress("a pair is left out: %v", err)
@@ -71,8 +77,8 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 		}
 	}
 	for _, d := range all {
-		if len(d.CPU) < l.rounds {
-			missing(d.Name, leftOut{l.rounds - len(d.CPU), l.rounds})
+		if len(d.CPU) < d.wanted {
+			missing(d.Name, leftOut{d.wanted - len(d.CPU), d.wanted})
 		}
 	}
 	return all
@@ -90,7 +96,10 @@ func (l *lab) warm(ctx context.Context, stock *target, s *scenario) error {
 			return fmt.Errorf("using each key once: %w: %s", err, out)
 		}
 	}
-	_, _, err := l.pair(ctx, stock, s)
+	short := *s
+	short.with.seconds = 0
+	_, _, err := l.pair(ctx, stock, &short)
+	s.at = short.at
 	return err
 }
 

@@ -35,10 +35,10 @@ const method = `How it was measured:
 - A *duel* loads a gateway and stock Caddy at once, on one core, with the same requests: 16 connections each, and an Authorization
   header from the same file. What the machine does meanwhile befalls both. Compared is processor time (user and system) for each
   request, pair by pair. Shown are the median and the quartiles of the ratios.
-- Hot keys have been used before they count, by the same client. That they were used again is written within a minute, all together,
-  which is charged where 100k of them are loaded a minute at a time. Where each use is one that has to be written (always a miss, another key each time), the
-  second after the load is charged too, in which that is done. Always a miss is 100k keys and the smallest index; most of what it
-  costs is to write down each use within a second, so it is shown with usage off, too.
+- Keys have been used before, by the same client, but for those of "another key each time". That they were used again is written
+  within a minute, all together, which is charged where they are loaded a minute at a time. That is done in every third round: what
+  it costs differs less than what a second does. A first use is written within a second; the second after the load is charged, too.
+- Always a miss is 100k keys and the smallest index. It is shown with usage off, too.
 - *The identical pair*, stock Caddy against itself in the same run, shows the noise. Figures are divided by it. Whatever is
   nearer to 1 than its quartiles are says nothing.
 - Rates and latencies come from gateways that are loaded alone, in turns. They are noisier.

@@ -52,6 +52,9 @@ func freshName(store string) string { return "another key each time, of " + stor
 func minuteName(name string) string { return name + ", a minute at a time" }
 func loggedName(name string) string { return name + ", log format api_keys" }
 
+// minute is how long a new time alone may wait to be written, in seconds.
+const minute = 60
+
 // leastIndex makes nearly every lookup a miss.
 const leastIndex = "\tindex_size 1\n"
 
@@ -105,9 +108,9 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 			add(scenario{name: freshName(s.String()), with: fresh, first: first, ours: true}, "fresh", func() (*target, error) {
 				return l.oursTarget(ctx, s, gateway.Config{Name: "ours-fresh"}) // its keys would drive out those that are hot elsewhere
 			})
-			if minute := hot(s, hotKeys); s.keys >= hotKeys {
-				minute.seconds = 60 // as long as a new time alone may wait to be written
-				add(scenario{name: minuteName(hotName(hotKeys, s.String())), with: minute, ours: true}, "ours of "+s.String(), ours)
+			if many := hot(s, hotKeys); s.keys >= hotKeys {
+				many.seconds = minute
+				add(scenario{name: minuteName(hotName(hotKeys, s.String())), with: many, ours: true}, "ours of "+s.String(), ours)
 			}
 			refused := credentials{file: l.unknown, scheme: "Bearer", take: 10_000, refused: true}
 			add(scenario{name: unknownName, with: refused, ours: true}, "ours of "+s.String(), ours)
@@ -121,11 +124,11 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 			add(scenario{name: quietName(s.String()), with: misses, ours: true}, "misses without usage of "+s.String(), func() (*target, error) {
 				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-off-" + s.String(), Global: leastIndex + "\tusage off\n"})
 			})
-			misses.writes = true
-			add(scenario{name: missName(s.String()), with: misses, ours: true}, "misses of "+s.String(), func() (*target, error) {
+			misses.seconds = minute
+			add(scenario{name: minuteName(missName(s.String())), with: misses, ours: true}, "misses of "+s.String(), func() (*target, error) {
 				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-" + s.String(), Global: leastIndex})
 			})
-			add(scenario{name: loggedName(missName(s.String())), with: misses, ours: true}, "misses with the log format of "+s.String(), func() (*target, error) {
+			add(scenario{name: minuteName(loggedName(missName(s.String()))), with: misses, ours: true}, "misses with the log format of "+s.String(), func() (*target, error) {
 				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-log-format-" + s.String(), Global: leastIndex, Log: loggedFormat})
 			})
 		}

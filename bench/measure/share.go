@@ -34,7 +34,7 @@ type share struct {
 // shares profiles gateways of ours under load, one after the other.
 func (l *lab) shares(ctx context.Context, scenarios []*scenario, missing func(string, error)) (all []share) {
 	main, largest := l.main().String(), l.largest().String()
-	profiled := []string{hotName(1, main), hotName(10_000, main), freshName(main), missName(largest)}
+	profiled := []string{hotName(1, main), hotName(10_000, main), freshName(main), minuteName(missName(largest))}
 	for _, s := range scenarios {
 		if !slices.Contains(profiled, s.name) {
 			continue
