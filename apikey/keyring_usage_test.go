@@ -195,6 +195,49 @@ func TestWhatIsNewIsWrittenAtOnceAndANewTimeAloneOnceAMinute(t *testing.T) {
 	})
 }
 
+// A gateway that has been started again knows no client of any key. It finds them in
+// the store.
+func TestNewTimeAloneWaitsAfterARestartTooAndIsWrittenAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storagetest.NewMemory()
+		reader := openRing(t, keepOpen{store})
+		var made apikey.Issued
+		run := func(wantStored, wantTold uint64) {
+			t.Helper()
+			k, err := apikey.Open(keepOpen{store}, apikey.Settings{}, apikey.Policy{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer k.Close()
+			if made.Token == "" {
+				if made, err = k.Issue(ctx, operator, apikey.Issue{Name: "n", UserID: "u"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Second + time.Millisecond) // the first flush begins a sweep
+			v, err := k.Verify(ctx, made.Token)
+			if err != nil || !v.Allowed() {
+				t.Fatal(v.Reason, err)
+			}
+			k.Use(&v, "192.0.2.1", "ua")
+			time.Sleep(time.Second + time.Millisecond) // another flush
+			synctest.Wait()
+			if got := reader.get(operator, made.Key.ID).Usage.Count; got != wantStored {
+				t.Errorf("a flush after the use the store has %d, want %d", got, wantStored)
+			}
+			if key, err := k.Get(ctx, operator, made.Key.ID); err != nil || key.Usage.Count != wantTold {
+				t.Errorf("meanwhile Get tells of %d uses, want %d; %v", key.Usage.Count, wantTold, err)
+			}
+		}
+		run(1, 1)
+		run(1, 2)
+		run(2, 3)
+		if got := reader.get(operator, made.Key.ID).Usage.Count; got != 3 {
+			t.Errorf("the store has %d uses at the end, want 3", got)
+		}
+	})
+}
+
 func TestResolutionAndIntervalCanBeSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := &observer{}
