@@ -11,6 +11,7 @@ const (
 	censusSlice    = 1000
 	censusPause    = 200 // times as long as a slice took
 	censusInterval = 10 * time.Minute
+	enforceGrace   = time.Second // between a new retention and the census that follows it
 	expiringSoon   = 7 * 24 * time.Hour
 )
 
@@ -28,6 +29,12 @@ func (k *Keyring) countUntil(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
+		case <-k.enforced:
+			// Whose retention it is may be refused yet, and what is removed is gone.
+			select {
+			case <-ctx.Done():
+			case <-time.After(enforceGrace):
+			}
 		}
 	}
 }

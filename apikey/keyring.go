@@ -65,8 +65,9 @@ type core struct {
 	kindsMu     sync.Mutex
 	kindChanges int
 
-	opened     time.Time    // with its monotonic reading
-	retention  atomic.Int64 // of the policy that was put in force last
+	opened     time.Time     // with its monotonic reading
+	retention  atomic.Int64  // of the policy that was put in force last
+	enforced   chan struct{} // tells the census of another retention
 	flushEvery time.Duration
 	flushing   sync.Mutex // one flush at a time
 	stop       context.CancelFunc
@@ -97,6 +98,7 @@ func Open(store Store, settings Settings, policy Policy, observer Observer) (*Ke
 	index := newIndex(settings.Capacity)
 	shared := &core{
 		store: store, index: index, clock: settings.Clock, flushEvery: settings.FlushInterval, opened: time.Now(),
+		enforced: make(chan struct{}, 1),
 		recorder: newRecorder(index, settings.UsageResolution, settings.FlushInterval),
 	}
 	k, err := (&Keyring{core: shared}).With(policy, observer)

@@ -120,8 +120,18 @@ func (k *Keyring) With(policy Policy, observer Observer) (*Keyring, error) {
 
 // Enforce puts that part of the policy in force which cannot differ between
 // Keyrings of one store: the retention. Open does it too; With does not, for the
-// configuration that it serves may still be refused.
-func (k *Keyring) Enforce() { k.retention.Store(int64(k.policy.Retention)) }
+// configuration that it serves may still be refused. Another retention than the one
+// before is followed within seconds.
+func (k *Keyring) Enforce() {
+	retention := int64(k.policy.Retention)
+	if k.retention.Swap(retention) == retention {
+		return
+	}
+	select {
+	case k.enforced <- struct{}{}:
+	default:
+	}
+}
 
 // errNoPepper says that a digest cannot be made without a pepper that is gone.
 var errNoPepper = errors.New("its pepper is not configured")

@@ -125,6 +125,36 @@ func TestWallClockThatIsAheadAtTheStartRemovesNothing(t *testing.T) {
 	})
 }
 
+func TestRetentionOfANewConfigurationIsFollowedUnlessItIsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, err := apikey.Open(storagetest.NewMemory(), apikey.Settings{Capacity: 1}, apikey.Policy{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		r := &ring{Keyring: k, t: t, store: &probe{}, clock: newClock(), seen: &observer{}}
+		short, err := k.With(apikey.Policy{Retention: time.Millisecond}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.revoke(operator, r.issue(operator, apikey.Issue{}).Key.ID)
+		synctest.Wait() // the census of the start has found nothing
+		time.Sleep(time.Minute)
+		short.Enforce()
+		synctest.Wait()
+		k.Enforce()
+		time.Sleep(time.Minute)
+		if r.keys() != 1 {
+			t.Fatal("a record went by the retention of a configuration that was refused")
+		}
+		short.Enforce()
+		time.Sleep(10 * time.Second)
+		if r.keys() != 0 {
+			t.Error("the record is still there")
+		}
+	})
+}
+
 func TestWithoutRetentionEveryRecordStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, err := apikey.Open(storagetest.NewMemory(), apikey.Settings{Capacity: 1, FlushInterval: time.Hour}, apikey.Policy{}, nil)
