@@ -73,7 +73,7 @@ func TestImportedTokenWorksAsItIs(t *testing.T) {
 					t.Errorf("%s %s: %+v", algorithm, name, v)
 				}
 				r.Use(&v, "192.0.2.1", "ua")
-				if key := r.get(apikey.Operator(line.OrganizationID), v.KeyID); key.Usage.Count != 1 || key.Prefix != "" || key.Name != "legacy" {
+				if key := r.get(apikey.Operator(line.OrganizationID), v.KeyID); key.Usage.Count != 1 || key.TokenStart() != "" || key.Name != "legacy" {
 					t.Errorf("%+v", key)
 				}
 				r.revoke(apikey.Operator(line.OrganizationID), v.KeyID)

@@ -69,9 +69,8 @@ func (k *Keyring) IssueMany(ctx context.Context, by Principal, what []Issue) ([]
 func (k *Keyring) mint(r *record, now time.Time) Issued {
 	r.ID = newID(now)
 	r.CreatedAt = r.ID.time()
-	r.prefix = k.policy.Prefix
-	token, secret := newToken(r.prefix, r.ID)
-	r.Prefix = token[:len(token)-secretDigits-checksumDigits]
+	r.Prefix = k.policy.Prefix
+	token, secret := newToken(r.Prefix, r.ID)
 	r.digest = k.peppers.digestOf(secret)
 	return Issued{Key: r.Key, Token: token}
 }

@@ -92,7 +92,8 @@ type Key struct {
 	Name             string
 	Description      string
 	Scope            Scope
-	// Prefix is the public start of the token: its prefix and the key id.
+	// Prefix starts the token, before the key id. It is empty when the token
+	// was made elsewhere.
 	Prefix    string
 	CreatedAt time.Time
 	// CreatedBy is the id of the principal that asked for the key.
@@ -108,6 +109,15 @@ type Key struct {
 	// ExpiresAt, when its grace is over.
 	ReplacedBy ID
 	Usage      Usage
+}
+
+// TokenStart returns the public start of the token: its prefix and the key id. It is
+// empty when the token was made elsewhere.
+func (k *Key) TokenStart() string {
+	if k.Prefix == "" {
+		return ""
+	}
+	return string(k.ID.appendDigits(append(append(make([]byte, 0, 64), k.Prefix...), '_')))
 }
 
 // Rotated reports whether the key was replaced by another.

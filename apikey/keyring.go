@@ -202,7 +202,8 @@ func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Ver
 	if !r.Revoked() && k.peppers.outdated(&r.digest) {
 		k.renew(id, renewal{from: r.digest, to: k.peppers.digestOf(secret)})
 	}
-	k.fillFrom(ticket, r).standing(&v, id, k.clock().UnixMilli())
+	e := k.fillFrom(ticket, r)
+	e.standing(&v, id, k.clock().UnixMilli())
 	return v, nil
 }
 
@@ -219,8 +220,8 @@ func (k *Keyring) lookUp(ctx context.Context, id ID) (r *record, err error) {
 }
 
 // fillFrom remembers a record, and returns what the index would say of it.
-func (k *Keyring) fillFrom(t ticket, r *record) *entryView {
-	return &entryView{
+func (k *Keyring) fillFrom(t ticket, r *record) entryView {
+	return entryView{
 		digest: r.digest, expires: toMillis(r.ExpiresAt),
 		organization: r.OrganizationID, owner: r.owner(), state: r.state(), slot: k.index.fill(t, r),
 	}

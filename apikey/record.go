@@ -31,7 +31,6 @@ import (
 // The time of creation is in the key id.
 type record struct {
 	Key
-	prefix   string
 	digest   digest
 	imported digest // what is left of the digest it was imported by, see traceOf
 }
@@ -116,7 +115,7 @@ func (r *record) encode() []byte {
 	if flags&hasPepper != 0 {
 		b = binary.BigEndian.AppendUint32(b, uint32(r.digest.pepper))
 	}
-	b = appendText(b, r.prefix)
+	b = appendText(b, r.Prefix)
 	b = appendText(b, r.OrganizationID)
 	b = appendText(b, owner)
 	b = appendText(b, r.Name)
@@ -160,10 +159,7 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	if flags&hasPepper != 0 {
 		r.digest.pepper = pepperID(p.uint32())
 	}
-	r.prefix = p.text()
-	if r.prefix != "" { // else the token was made elsewhere
-		r.Prefix = string(id.appendDigits(append(append(make([]byte, 0, 64), r.prefix...), '_')))
-	}
+	r.Prefix = p.text()
 	r.OrganizationID = p.text()
 	owner := p.text()
 	r.Name = p.text()

@@ -75,7 +75,7 @@ func newKeyData(key *apikey.Key) keyData {
 		Description:       key.Description,
 		ExpiresAt:         timestamp(key.ExpiresAt),
 		ID:                key.ID.String(),
-		KeyPrefix:         key.Prefix,
+		KeyPrefix:         key.TokenStart(),
 		LastUsedAt:        timestamp(key.Usage.LastUsedAt),
 		LastUsedUserAgent: key.Usage.LastUsedUserAgent,
 		Name:              key.Name,

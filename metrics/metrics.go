@@ -8,6 +8,8 @@ package metrics
 
 import (
 	"errors"
+	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,7 +65,11 @@ type Metrics struct {
 	// than the rest of its counting.
 	verdict []prometheus.Counter // by reason
 	check   [outcomeCount]prometheus.Observer
+	stored  atomic.Pointer[map[operation]prometheus.Observer] // those that there were
 }
+
+// operation is what happened to a store, as the labels tell it.
+type operation struct{ driver, name, result string }
 
 func newMetrics() *Metrics {
 	name := func(name, help string) prometheus.Opts {
@@ -101,6 +107,7 @@ func newMetrics() *Metrics {
 	for outcome := range outcomeCount {
 		m.check[outcome] = m.checks.WithLabelValues(outcome.String())
 	}
+	m.stored.Store(&map[operation]prometheus.Observer{})
 	for _, kind := range apikey.ChangeKinds() {
 		m.changes.WithLabelValues(kind.String())
 	}
@@ -168,9 +175,9 @@ func (m *Metrics) Changed(c apikey.Change) {
 	m.perKey.changed(&c.Key)
 }
 
-// StoreOperation observes an operation of a driver. operation comes from a
-// closed list.
-func (m *Metrics) StoreOperation(driver, operation string, took time.Duration, err error) {
+// StoreOperation observes an operation of a driver. Its name comes from a closed
+// list.
+func (m *Metrics) StoreOperation(driver, name string, took time.Duration, err error) {
 	if m == nil {
 		return
 	}
@@ -178,7 +185,20 @@ func (m *Metrics) StoreOperation(driver, operation string, took time.Duration, e
 	if err != nil {
 		result = "error"
 	}
-	m.stores.WithLabelValues(driver, operation, result).Observe(took.Seconds())
+	m.operation(operation{driver, name, result}).Observe(took.Seconds())
+}
+
+// operation returns the series of an operation.
+func (m *Metrics) operation(o operation) prometheus.Observer {
+	known := m.stored.Load()
+	if series, found := (*known)[o]; found {
+		return series
+	}
+	series := m.stores.WithLabelValues(o.driver, o.name, o.result)
+	more := maps.Clone(*known)
+	more[o] = series
+	m.stored.CompareAndSwap(known, &more) // else another was quicker, and this one comes again
+	return series
 }
 
 // UsageFlushed observes a flush of usage.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,60 @@ func TestAFileThatIsCutOffWhileInUseIsUnavailable(t *testing.T) {
 				t.Errorf("closing: %v", err)
 			}
 		})
+	}
+}
+
+// The system fills up the last page of a file with zeros, which would look as if
+// records were not there, or were others.
+func TestWhatIsReadOfAFileThatIsCutOffIsRightOrUnavailable(t *testing.T) {
+	const keys = 30
+	value := func(i int) string { return strings.Repeat(string(rune('a'+i%26)), 10+i*i*10) }
+	whole := open(t)
+	for i := range keys {
+		whole.mustPut(fmt.Sprintf("%06d", i), value(i))
+	}
+	content, err := os.ReadFile(whole.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var used int64
+	if err := whole.db.Load().bolt.View(func(tx *bolt.Tx) error { used = tx.Size(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	right, refused := 0, 0
+	for size := 2*os.Getpagesize() + 100; size < int(used); size += 1500 {
+		path := filepath.Join(t.TempDir(), "keys.db")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reads := faulty{s, t}
+		reads.want("000000", value(0)) // with a transaction that is kept
+		if err := os.Truncate(path, int64(size)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range keys {
+			switch got, err := reads.get(fmt.Sprintf("%06d", i)); {
+			case err == nil && got == value(i):
+				right++
+			case errors.Is(err, apikey.ErrUnavailable):
+				refused++
+			default:
+				t.Errorf("cut off at %d of %d bytes: key %d is %d bytes, %v", size, used, i, len(got), err)
+			}
+		}
+		if err := s.View(context.Background(), func(r apikey.Reader) error {
+			return r.Scan(apikey.TableKeys, apikey.Range{}, func(_, _ []byte) bool { return true })
+		}); !errors.Is(err, apikey.ErrUnavailable) {
+			t.Errorf("cut off at %d of %d bytes: a scan ended with %v", size, used, err)
+		}
+		s.Close()
+	}
+	if right == 0 || refused == 0 {
+		t.Errorf("%d reads were right, %d were refused", right, refused)
 	}
 }
 

@@ -105,6 +105,7 @@ func openDatabase(path string, flags int) (*database, error) {
 // database that panics nevertheless is never touched again.
 func (db *database) begin(writable bool) (tx *bolt.Tx, err error) {
 	if err := db.whole(); err != nil {
+		db.idle.end() // what they see is gone, though they may have a copy of it
 		return nil, err
 	}
 	if writable && db.bolt.IsReadOnly() {

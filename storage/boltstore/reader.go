@@ -15,6 +15,10 @@ type reader struct {
 	store   *Store
 	tx      *bolt.Tx
 	cursors []*bolt.Cursor // of the tables that were looked at
+
+	// doubtful says that what was read may look as it does because the file was
+	// cut off, whose end then reads as zeros.
+	doubtful bool
 }
 
 func (s *Store) newReader(tx *bolt.Tx) *reader {
@@ -33,20 +37,24 @@ func (r *reader) cursor(t apikey.Table) *bolt.Cursor {
 }
 
 func (r *reader) Get(t apikey.Table, key []byte) (value []byte, err error) {
-	if err := guard(func() error {
-		if c := r.cursor(t); c != nil {
-			if found, stored := c.Seek(key); bytes.Equal(found, key) {
-				value = stored
-			}
+	defer func() {
+		if p := recover(); p != nil {
+			value, err = nil, r.store.failed("reading", apikey.ErrUnavailable, damage(p))
 		}
-		return nil
-	}); err != nil {
-		return nil, r.store.failed("reading", apikey.ErrUnavailable, err)
+	}()
+	if c := r.cursor(t); c != nil {
+		if found, stored := c.Seek(key); bytes.Equal(found, key) {
+			value = stored
+		}
+	}
+	if len(value) == 0 || value[len(value)-1] == 0 {
+		r.doubtful = true
 	}
 	return value, nil
 }
 
 func (r *reader) Scan(t apikey.Table, within apikey.Range, yield func(key, value []byte) bool) (err error) {
+	r.doubtful = true
 	yielding := false
 	defer func() {
 		if yielding {

@@ -199,34 +199,42 @@ func (s *Store) begin(writable bool) (*database, *bolt.Tx, error) {
 }
 
 // View implements [apikey.Store].
-func (s *Store) View(ctx context.Context, fn func(apikey.Reader) error) (err error) {
+func (s *Store) View(ctx context.Context, fn func(apikey.Reader) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	db, r, err := s.read()
-	if err != nil {
-		return err
-	}
-	defer db.idle.done(r)
-	defer s.recoverFault(&err)
-	return fn(r)
-}
-
-// read returns a reader that sees the database as it was committed last.
-func (s *Store) read() (*database, *reader, error) {
 	if db := s.db.Load(); db != nil {
-		if r := db.idle.take(); r != nil && db.holds(r.tx) == nil {
-			return db, r, nil
-		} else if r != nil {
-			_ = r.tx.Rollback() // begin says what is wrong
+		if r := db.idle.take(); r != nil {
+			if whole, err := s.read(db, r, fn); whole {
+				return err
+			}
 		}
 	}
-	db, tx, err := s.begin(false)
-	if err != nil {
-		return nil, nil, err
+	for {
+		db, tx, err := s.begin(false) // says what is wrong, if it can be said
+		if err != nil {
+			return err
+		}
+		if whole, err := s.read(db, s.newReader(tx), fn); whole {
+			return err
+		}
 	}
-	return db, s.newReader(tx), nil
+}
+
+// read runs fn and reports whether the file had all that it may have looked at. What
+// came to light without a doubt costs no call to the system.
+func (s *Store) read(db *database, r *reader, fn func(apikey.Reader) error) (whole bool, err error) {
+	defer func() {
+		if whole = err == nil && !r.doubtful || db.holds(r.tx) == nil; whole {
+			db.idle.done(r)
+		} else {
+			_ = r.tx.Rollback()
+		}
+	}()
+	defer s.recoverFault(&err)
+	r.doubtful = false
+	return false, fn(r)
 }
 
 // recoverFault, deferred around a function of the caller, turns a memory fault
