@@ -207,6 +207,16 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 	return r, nil
 }
 
+// endless reports whether a stored record says that its key was not revoked and does
+// not expire. It looks at no more of it than that takes.
+func endless(sealed []byte) bool {
+	if len(sealed) == 0 || sealed[0] != recordVersion {
+		return false
+	}
+	flags, size := binary.Uvarint(sealed[1:])
+	return size > 0 && flags&(hasExpiry|hasRevocation) == 0
+}
+
 func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }

@@ -187,6 +187,9 @@ func TestRecordReadsBackAsItWasWritten(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(*got, r) {
 			t.Errorf("%s: wrote %+v, read %+v, %v", name, r, got, err)
 		}
+		if endless(r.encode()) != (r.RevokedAt.IsZero() && r.ExpiresAt.IsZero()) {
+			t.Errorf("%s: endless is %v", name, endless(r.encode()))
+		}
 	}
 }
 
