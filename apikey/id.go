@@ -68,7 +68,8 @@ func (id ID) appendDigits(dst []byte) []byte {
 
 // time returns when the id was made.
 func (id ID) time() time.Time {
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(append([]byte{0, 0}, id[:6]...)))).UTC()
+	high, _ := halves(id)
+	return time.UnixMilli(int64(high >> 16)).UTC()
 }
 
 // compare returns how two ids stand in order, as cmp.Compare does.
