@@ -193,3 +193,39 @@ func TestEveryCommandThatIsNotRunIsInTheDocumentation(t *testing.T) {
 		}
 	}
 }
+
+// The log format keeps tokens out of fields that Caddy does not know to be secret.
+func TestTheCaddyfilesToStartFromHaveTheLogFormat(t *testing.T) {
+	files := map[string]string{}
+	for _, name := range []string{"Caddyfile.example", "demo/Caddyfile"} {
+		files[name] = readText(t, "../../"+name)
+	}
+	for _, f := range documentation(t) {
+		if f.file == "README.md" && f.language == "caddyfile" {
+			files[f.file] = f.text
+		}
+	}
+	if len(files) != 3 {
+		t.Fatal("README.md has no Caddyfile")
+	}
+	g := newGateway(t, plainSite)
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(g.home, "Caddyfile"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stdout, stderr, code := g.run(g.command("adapt", "--config", "Caddyfile"))
+		var config struct {
+			Logging struct {
+				Logs map[string]struct {
+					Encoder struct{ Format string }
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &config); err != nil || code != 0 {
+			t.Errorf("%s: exit code %d, %v, %s", name, code, err, stderr)
+		}
+		if format := config.Logging.Logs["default"].Encoder.Format; format != "api_keys" {
+			t.Errorf("%s: the format of its log is %q", name, format)
+		}
+	}
+}
