@@ -41,7 +41,8 @@ func divide(a, b []float64) []float64 {
 // duelConnections is how many connections each side has.
 const duelConnections = 16
 
-// longRounds is in every which round a scenario is fought that lasts a minute.
+// longRounds is in every which round a scenario is fought that lasts longer than
+// others.
 const longRounds = 3
 
 // duels fights every scenario once a round, in another order each time.

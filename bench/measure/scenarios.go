@@ -47,13 +47,18 @@ func hotName(hot int, store string) string {
 }
 
 func missName(store string) string  { return "always a miss, " + store + " keys" }
-func quietName(store string) string { return missName(store) + ", usage off" }
+func quietName(store string) string { return missName(store) + ", usage off, ten seconds at a time" }
 func freshName(store string) string { return "another key each time, of " + store }
 func minuteName(name string) string { return name + ", a minute at a time" }
 func loggedName(name string) string { return name + ", log format api_keys" }
 
-// minute is how long a new time alone may wait to be written, in seconds.
-const minute = 60
+const (
+	// minute is how long a new time alone may wait to be written, in seconds.
+	minute = 60
+	// tenSeconds is long enough for what is read of a store by turns to be where it
+	// stays: in the caches of the processor, or not.
+	tenSeconds = 10
+)
 
 // leastIndex makes nearly every lookup a miss.
 const leastIndex = "\tindex_size 1\n"
@@ -121,6 +126,7 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 		if s.keys >= hotKeys {
 			// Used once before, so that the file is mapped where it is read.
 			misses := hot(s, hotKeys)
+			misses.seconds = tenSeconds
 			add(scenario{name: quietName(s.String()), with: misses, ours: true}, "misses without usage of "+s.String(), func() (*target, error) {
 				return l.oursTarget(ctx, s, gateway.Config{Name: "misses-off-" + s.String(), Global: leastIndex + "\tusage off\n"})
 			})
