@@ -121,7 +121,7 @@ func (k *Keyring) With(policy Policy, observer Observer) (*Keyring, error) {
 // Enforce puts that part of the policy in force which cannot differ between
 // Keyrings of one store: the retention. Open does it too; With does not, for the
 // configuration that it serves may still be refused. Another retention than the one
-// before is followed within seconds.
+// before has all keys looked through once more.
 func (k *Keyring) Enforce() {
 	retention := int64(k.policy.Retention)
 	if k.retention.Swap(retention) == retention {
