@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 CADDY_BUILD := go build -trimpath -tags nobadger,nomysql,nopgx
 # The folders of nested modules; each has a go.mod of its own. They test files of
 # this one, which go test does not watch: none of their passes is taken from the cache.
-MODULES := tools tools/openapi tools/ratelimit bench/index
+MODULES := tools tools/openapi tools/ratelimit bench/index bench/peers
 # How often each fuzz target runs (a time such as 10s makes Go 1.26 fail at random
 # when it is over, go.dev/issue/75804), and how often a benchmark.
 FUZZTIME ?= 50000x

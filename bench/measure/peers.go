@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha512"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/child"
 	"github.com/caddy-apikeys/caddy-apikeys/bench/internal/gateway"
@@ -73,4 +77,53 @@ func (l *lab) basicAuth(ctx context.Context) (*target, error) {
 		return nil, err
 	}
 	return t, answer.Body.Close()
+}
+
+func (l *lab) signedCredentials() credentials {
+	return credentials{file: filepath.Join(l.dir, "tokens-signed"), scheme: "Bearer", take: 10_000}
+}
+
+// caddySecurity starts a Caddy with caddy-security, which accepts JSON Web Tokens (RFC
+// 7519) that are signed under one secret, and remembers those that it has seen.
+func (l *lab) caddySecurity(ctx context.Context) (*target, error) {
+	secret := rand.Text()
+	if err := writeSigned(l.signedCredentials(), secret); err != nil {
+		return nil, err
+	}
+	binary, err := child.Build(ctx, "bench/peers", l.dir)
+	if err != nil {
+		return nil, err
+	}
+	const policy = `security {
+	authorization policy bench {
+		crypto key verify %s
+		set auth url /
+		disable auth redirect
+		validate bearer header
+		allow roles bench/reader
+	}
+}
+`
+	t, err := l.caddyTarget(ctx, gateway.Config{
+		Name: "caddy-security", Binary: binary,
+		Global: fmt.Sprintf(policy, secret), Site: "route {\n\tauthorize with bench\n\t" + l.proxy() + "\n}\n",
+	})
+	if err == nil {
+		t.checks = true
+	}
+	return t, err
+}
+
+// writeSigned writes tokens of as many users.
+func writeSigned(to credentials, secret string) error {
+	encode := base64.RawURLEncoding.EncodeToString
+	header, expires := encode([]byte(`{"alg":"HS512","typ":"JWT"}`)), time.Now().Add(24*time.Hour).Unix()
+	tokens := make([]string, to.take)
+	for i := range tokens {
+		signed := header + "." + encode(fmt.Appendf(nil, `{"sub":"user-%d","jti":%q,"roles":["bench/reader"],"exp":%d}`, i, rand.Text(), expires))
+		mac := hmac.New(sha512.New, []byte(secret))
+		mac.Write([]byte(signed))
+		tokens[i] = signed + "." + encode(mac.Sum(nil))
+	}
+	return writeLines(to.file, tokens)
 }

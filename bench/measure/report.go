@@ -81,7 +81,8 @@ func (r *results) markdown() string {
 			line("- %s", m)
 		}
 	}
-	line("\nNot compared at all: h2load sends one list of headers, so HTTP/2 has one hot key; nothing here tells how a gateway scales to many cores.")
+	line("\nNot compared at all: h2load sends one list of headers, so HTTP/2 has one hot key; nothing here tells how a gateway scales to many cores;\n" +
+		"Tyk, Traefik, KrakenD and caddy-jwt, whose modules the proxy did not have whole; what Debian does not have, such as Kong and APISIX.")
 	return b.String()
 }
 

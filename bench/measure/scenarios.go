@@ -161,6 +161,9 @@ func (l *lab) addPeers(ctx context.Context, add func(scenario, string, func() (*
 	add(scenario{name: "Caddy basic_auth, 1 user, hash cache", with: l.basicCredentials()}, "basic_auth", func() (*target, error) {
 		return l.basicAuth(ctx)
 	})
+	add(scenario{name: "caddy-security, signed tokens of 10k users", with: l.signedCredentials()}, "caddy-security", func() (*target, error) {
+		return l.caddySecurity(ctx)
+	})
 	var service *child.Process
 	var at string
 	asking := func(start func(context.Context, *child.Process, string) (*target, error)) func() (*target, error) {

@@ -21,8 +21,8 @@ func Build(ctx context.Context, folder, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", "-o", out, "./"+folder)
-	cmd.Dir, cmd.Stderr = root, os.Stderr
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", "-o", out, ".")
+	cmd.Dir, cmd.Stderr = filepath.Join(root, folder), os.Stderr // a nested module builds in its own folder
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("building %s: %w", folder, err)
 	}
