@@ -41,10 +41,6 @@ func divide(a, b []float64) []float64 {
 // duelConnections is how many connections each side has.
 const duelConnections = 16
 
-// longRounds is in every which round a scenario is fought that lasts longer than
-// others.
-const longRounds = 3
-
 // duels fights every scenario once a round, in another order each time.
 func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, missing func(string, error)) []*duel {
 	var all []*duel
@@ -64,7 +60,7 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 		for _, i := range rand.Perm(len(scenarios)) {
 			s := scenarios[i]
 			d := found[s]
-			if d == nil || ctx.Err() != nil || s.with.seconds > l.seconds && round%longRounds > 0 {
+			if d == nil || ctx.Err() != nil {
 				continue
 			}
 			d.wanted++

@@ -94,11 +94,11 @@ func alsoLogged(names ...string) []string {
 }
 
 // misses are the scenarios in which no key is in the index.
-func (r *results) misses() (names []string) {
-	for _, name := range alsoLogged(missName(r.Main), missName(r.Largest)) {
-		names = append(names, minuteName(name))
+func (r *results) misses() []string {
+	return []string{
+		minuteName(missName(r.Main)), minuteName(missName(r.Largest)), minuteName(loggedName(missName(r.Largest))),
+		quietName(r.Main), quietName(r.Largest),
 	}
-	return append(names, quietName(r.Main), quietName(r.Largest))
 }
 
 // cpuOf lists the ratios of duels, with their quartiles.

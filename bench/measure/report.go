@@ -36,10 +36,10 @@ const method = `How it was measured:
   header from the same file. What the machine does meanwhile befalls both. Compared is processor time (user and system) for each
   request, pair by pair. Shown are the median and the quartiles of the ratios.
 - Keys have been used before, by the same client, but for those of "another key each time". That they were used again is written
-  within a minute, all together, which is charged where they are loaded a minute at a time. That is done in every third round: what
-  it costs differs less than what a second does. A first use is written within a second; the second after the load is charged, too.
-- Always a miss is 100k keys and the smallest index. It is shown with usage off, too, ten seconds at a time and in every third
-  round: the first second, after all other gateways, finds nothing of the store in the caches of the processor.
+  within a minute, all together, which is charged where they are loaded a minute at a time. A first use is written within a second;
+  the second after the load is charged, too.
+- Always a miss is 100k keys and the smallest index. It is shown with usage off, too, ten seconds at a time: the first second, after
+  all other gateways, finds nothing of the store in the caches of the processor.
 - *The identical pair*, stock Caddy against itself in the same run, shows the noise. Figures are divided by it. Whatever is
   nearer to 1 than its quartiles are says nothing.
 - Rates and latencies come from gateways that are loaded alone, in turns. They are noisier.
