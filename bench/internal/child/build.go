@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Build builds a program of this module, with the flags of the project's own
-// binary, and returns its path in dir.
+// Build builds a program of this module, or of one in a folder of it, with the flags
+// of the project's own binary, and returns its path in dir.
 func Build(ctx context.Context, folder, dir string) (string, error) {
 	root, err := Root(ctx)
 	if err != nil {
@@ -22,7 +22,7 @@ func Build(ctx context.Context, folder, dir string) (string, error) {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nobadger,nomysql,nopgx", "-o", out, ".")
-	cmd.Dir, cmd.Stderr = filepath.Join(root, folder), os.Stderr // a nested module builds in its own folder
+	cmd.Dir, cmd.Stderr = filepath.Join(root, folder), os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("building %s: %w", folder, err)
 	}
