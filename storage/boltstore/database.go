@@ -29,7 +29,7 @@ type database struct {
 	pageSize int64
 	idle     idleReaders
 	lost     atomic.Bool
-	version  version // that was committed last; the committer's to use
+	version  version // that was committed last; only the update that leads uses it
 }
 
 var (

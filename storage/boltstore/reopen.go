@@ -15,9 +15,10 @@ import (
 )
 
 var (
-	errClosed  = errors.New("it is closed")
-	errMoved   = errors.New("the file was moved, deleted or replaced while in use: put it back, or restart Caddy to use what is there now")
-	errForeign = fmt.Errorf("%w: another program has written to the file, or replaced it, while it was in use: restart Caddy to use what is there now", apikey.ErrReplaced)
+	errClosed    = errors.New("it is closed")
+	errMoved     = errors.New("the file was moved, deleted or replaced while in use: put it back, or restart Caddy to use what is there now")
+	errForeign   = fmt.Errorf("%w: another program has written to the file, or replaced it, while it was in use: restart Caddy to use what is there now", apikey.ErrReplaced)
+	errAbandoned = fmt.Errorf("writing key store: %w: the update that it was to be committed with has panicked", apikey.ErrOutcomeUnknown)
 )
 
 // reopen closes a database in which a write has failed, and opens what has become

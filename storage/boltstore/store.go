@@ -55,15 +55,15 @@ type Store struct {
 	retry   time.Time // not to be opened again before
 	failure error     // why it could not be opened last
 
-	queue   chan *update
-	writer  writer // the committer's
+	leading chan struct{} // full while an update commits
+	queue   chan *update  // to be committed with it
+	writer  writer        // the one's that commits
 	closing chan struct{}
-	served  chan struct{} // closed when the committer has ended
 	close   sync.Once
 
 	commit   func(*bolt.Tx) error      // replaced by tests that make commits fail
 	sync     func(*os.File) error      // and by those that make syncs fail
-	writing  atomic.Pointer[time.Time] // since when the committer is at work
+	writing  atomic.Pointer[time.Time] // since when an update commits
 	patience time.Duration             // of a snapshot that others wait for
 }
 
@@ -89,9 +89,9 @@ func Open(path string, options ...Option) (*Store, error) {
 		path:      canonical(path),
 		signature: newSignature(),
 		log:       zap.NewNop,
+		leading:   make(chan struct{}, 1),
 		queue:     make(chan *update),
 		closing:   make(chan struct{}),
-		served:    make(chan struct{}),
 		commit:    (*bolt.Tx).Commit,
 		sync:      (*os.File).Sync,
 		patience:  writePatience,
@@ -108,7 +108,6 @@ func Open(path string, options ...Option) (*Store, error) {
 	}
 	s.version = db.version
 	s.db.Store(db)
-	go s.serve()
 	return s, nil
 }
 
@@ -255,7 +254,7 @@ func (s *Store) recoverFault(err *error) {
 func (s *Store) Close() (err error) {
 	s.close.Do(func() {
 		close(s.closing)
-		<-s.served
+		s.leading <- struct{}{} // nobody leads any more
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.closed, s.retry = true, time.Time{}
