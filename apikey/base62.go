@@ -74,21 +74,14 @@ func appendUint128(dst []byte, high, low uint64) []byte {
 	return append(dst, digits[:]...)
 }
 
-// parseUint128 reads 22 base62 digits as a number of 128 bits. It reports false
-// for another character and for a number that needs more bits.
+// parseUint128 reads an even number of base62 digits, up to 22, as a number of 128
+// bits. It reports false for another character and for a number that needs more bits.
 func parseUint128(text string) (high, low uint64, ok bool) {
 	for len(text) > 0 {
 		n := min(len(text), chunkDigits)
-		var chunk uint64
-		for i := range n {
-			d := digitOf[text[i]]
-			if d == notDigit {
-				return 0, 0, false
-			}
-			chunk = chunk*62 + uint64(d)
-		}
+		chunk, ok := parseChunk(text[:n])
 		over, shifted := bits.Mul64(high, powersOf62[n])
-		if over != 0 {
+		if !ok || over != 0 {
 			return 0, 0, false
 		}
 		carry, product := bits.Mul64(low, powersOf62[n])
@@ -101,6 +94,18 @@ func parseUint128(text string) (high, low uint64, ok bool) {
 		text = text[n:]
 	}
 	return high, low, true
+}
+
+// parseChunk reads an even number of digits, up to chunkDigits. It goes by pairs: each
+// multiplication waits for the one before it.
+func parseChunk(text string) (chunk uint64, ok bool) {
+	seen := uint8(0)
+	for ; len(text) >= 2; text = text[2:] {
+		first, second := digitOf[text[0]], digitOf[text[1]]
+		seen |= first | second
+		chunk = chunk*(62*62) + uint64(first)*62 + uint64(second)
+	}
+	return chunk, seen < 64 // only notDigit has a higher bit
 }
 
 // isBase62 reports whether text holds digits only.
