@@ -10,7 +10,7 @@ type Clock func() time.Time
 
 // NewClock returns a clock that does not follow the wall clock backwards: a
 // step back would let expired keys live again. While the wall clock is ahead it
-// follows it, within [lookInterval], and forgets the jump as soon as it is undone.
+// follows it, and forgets the jump when it is undone, each within 10 ms.
 func NewClock() Clock {
 	c := &steadyClock{begin: time.Now()}
 	return func() time.Time { return c.at(time.Since(c.begin), c.both) }

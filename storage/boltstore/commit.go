@@ -23,9 +23,8 @@ type update struct {
 	failed error        // why the transaction failed, when turn is closed
 }
 
-// Update implements [apikey.Store]. The first of those who wait commits what all of
-// them write. A goroutine for it would have to be woken by each update, and to wake
-// its caller, which takes longer than the update.
+// Update implements [apikey.Store]. The first of those who wait commits for all of
+// them: a goroutine of the store would have to be woken by each, and to wake it again.
 func (s *Store) Update(ctx context.Context, fn func(apikey.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
