@@ -151,7 +151,7 @@ func TestTheDocumentHasEveryReasonAndNoOther(t *testing.T) {
 // reasons returns every constant of type Reason.
 func reasons(t *testing.T) (found []string) {
 	t.Helper()
-	parsed, err := parser.ParseFile(token.NewFileSet(), "refusal.go", nil, 0)
+	parsed, err := parser.ParseFile(token.NewFileSet(), "refusals.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
