@@ -18,6 +18,7 @@ type duel struct {
 	Name  string
 	Ours  bool      `json:",omitempty"`
 	HTTP2 bool      `json:",omitempty"`
+	Long  bool      `json:",omitempty"` // loaded for longer than the others
 	CPU   []float64 // microseconds for each request, of each pair
 	Stock []float64
 	// PerSecond and StockPerSecond are the rates at which requests were
@@ -46,7 +47,7 @@ func (l *lab) duels(ctx context.Context, stock *target, scenarios []*scenario, m
 	var all []*duel
 	found := make(map[*scenario]*duel)
 	for _, s := range scenarios {
-		d := &duel{Name: s.name, Ours: s.ours, HTTP2: s.http2}
+		d := &duel{Name: s.name, Ours: s.ours, HTTP2: s.http2, Long: s.with.seconds > 0}
 		l.progress("warming up: %s", s.name)
 		if err := l.warm(ctx, stock, s); err != nil {
 			missing(s.name, err)
@@ -122,13 +123,17 @@ func (l *lab) pair(ctx context.Context, stock *target, s *scenario) (theirs, bas
 }
 
 // floorOf returns by how much two of the same came out different: the median
-// ratio of the duel between stock Caddy and itself.
+// ratio of the duel between stock Caddy and itself. A long load has a floor of its own,
+// where that was measured: the noise of a short one is more than what it would find.
 func (r *results) floorOf(d *duel) float64 {
-	name := floorName
+	floor := r.duel(floorName)
 	if d.HTTP2 {
-		name = secureFloorName
+		floor = r.duel(secureFloorName)
 	}
-	return stats.Median(r.duel(name).ratios())
+	if long := r.duel(longFloorName); d.Long && len(long.CPU) > 0 {
+		floor = long
+	}
+	return stats.Median(floor.ratios())
 }
 
 // duel returns the duel of a name, or an empty one.

@@ -40,8 +40,8 @@ const method = `How it was measured:
   the second after the load is charged, too.
 - Always a miss is 100k keys and the smallest index. It is shown with usage off, too, ten seconds at a time: the first second, after
   all other gateways, finds nothing of the store in the caches of the processor.
-- *The identical pair*, stock Caddy against itself in the same run, shows the noise. Figures are divided by it. Whatever is
-  nearer to 1 than its quartiles are says nothing.
+- *The identical pair*, stock Caddy against itself in the same run, shows the noise. Figures are divided by it, those of
+  loads that last ten seconds or a minute by one of a minute, if there is one. Whatever is nearer to 1 than its quartiles are says nothing.
 - Rates and latencies come from gateways that are loaded alone, in turns. They are noisier.
 - "Ours" is the binary of cmd/caddy at its defaults, among them room for 32 MiB of garbage between two collections; a row with
   GOGC=100 shows what the plugin costs in a Caddy that somebody else has built. Where a row says so it has the log format of the

@@ -109,6 +109,21 @@ func TestEachProtocolHasItsOwnFloor(t *testing.T) {
 	}
 }
 
+func TestALongLoadIsDividedByALongPairWhereThereIsOne(t *testing.T) {
+	miss := &duel{Name: minuteName(missName("1M")), Long: true, CPU: []float64{110}, Stock: []float64{100}}
+	r := results{Duels: []*duel{{Name: floorName, CPU: []float64{95}, Stock: []float64{100}}, miss}}
+	if floor := r.floorOf(miss); floor != 0.95 {
+		t.Errorf("without a long pair the floor is %v", floor)
+	}
+	r.Duels = append(r.Duels, &duel{Name: longFloorName, Long: true, CPU: []float64{101}, Stock: []float64{100}})
+	if floor := r.floorOf(miss); floor != 1.01 {
+		t.Errorf("the floor is %v, want that of the long pair", floor)
+	}
+	if floor := r.floorOf(r.Duels[0]); floor != 0.95 {
+		t.Errorf("the floor of a short load is %v", floor)
+	}
+}
+
 func TestRowsHaveAsManyCellsAsTheirHead(t *testing.T) {
 	columns := 0
 	for line := range strings.Lines(measured.markdown()) {

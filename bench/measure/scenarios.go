@@ -30,10 +30,11 @@ func (s *scenario) used(requests float64, lines int) {
 	}
 }
 
-// floorName and secureFloorName are the scenarios in which both sides are stock
-// Caddy. What they show is noise.
+// floorName, longFloorName and secureFloorName are the scenarios in which both sides
+// are stock Caddy. What they show is noise.
 const (
 	floorName       = "stock Caddy again"
+	longFloorName   = "stock Caddy again, a minute at a time"
 	secureFloorName = "stock Caddy again, TLS and HTTP/2"
 	roomyStockName  = "stock Caddy, GOGC=600"
 )
@@ -98,6 +99,9 @@ func (l *lab) scenarios(ctx context.Context, only *regexp.Regexp, missing func(s
 
 	again := func() (*target, error) { return l.stockTarget(ctx, "stock-again") }
 	add(scenario{name: floorName, with: hot(main, 10_000)}, "again", again)
+	long := hot(main, 10_000)
+	long.seconds = minute
+	add(scenario{name: longFloorName, with: long}, "again", again)
 	add(scenario{name: secureFloorName, with: hot(main, 1), http2: true}, "again", again)
 
 	for _, s := range l.stores {
