@@ -14,27 +14,26 @@ func (x *index) ticket(id ID) ticket {
 	return ticket{x.stripeOf(x.setOf(low)).changes.Load(), x.closed.Load()}
 }
 
-// fill remembers a record that was read from the store after t was taken. It
+// fill remembers what was read of a key from the store after t was taken. It
 // returns the slot of the key, or none: the key may have changed meanwhile, or
 // the set may be full of keys that are used more.
-func (x *index) fill(t ticket, r *record) slot {
-	high, low := halves(r.ID)
-	set := x.setOf(low)
+func (x *index) fill(t ticket, e *entryView) slot {
+	set := x.setOf(e.low)
 	s := x.stripeOf(set)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.closed || t.changes != s.changes.Load() || low == 0 { // no id that the gateway made
+	if t.closed || t.changes != s.changes.Load() || e.low == 0 { // no id that the gateway made
 		return slot{}
 	}
-	entry, found := x.locate(set, high, low)
+	entry, found := x.locate(set, e.high, e.low)
 	if !found {
-		if entry, found = x.makeRoom(set, low); !found {
+		if entry, found = x.makeRoom(set, e.low); !found {
 			return slot{}
 		}
 	} else if state := x.word(entry, wordState).Load(); state&stateStale == 0 {
 		return slot{uint32(entry) + 1, uint16(state >> 16)} // another was quicker
 	}
-	return x.write(entry, r)
+	return x.write(entry, e)
 }
 
 // change makes the index forget what it knows of a key that has changed, and
@@ -87,43 +86,28 @@ func (x *index) makeStale(entry uint64) {
 	sequence.Add(1)
 }
 
-// write fills an entry with a record. The stripe must be held.
-func (x *index) write(entry uint64, r *record) slot {
-	text := x.keepText(entry/ways, r) // may move the texts of all entries, so it comes first
-	high, low := halves(r.ID)
+// write fills an entry. The stripe must be held.
+func (x *index) write(entry uint64, e *entryView) slot {
+	text := x.keepText(entry/ways, e) // may move the texts of all entries, so it comes first
 	life := x.word(entry, wordCount).Load() >> lifeShift
-	state := life<<16 | uint64(r.digest.algorithm)<<8 | r.state()
-	fresh := x.tags[entry].Load() != low || x.word(entry, wordHigh).Load() != high
+	state := life<<16 | uint64(e.digest.algorithm)<<8 | e.state
+	fresh := x.tags[entry].Load() != e.low || x.word(entry, wordHigh).Load() != e.high
 
 	sequence := x.word(entry, wordSequence)
 	sequence.Add(1)
-	x.word(entry, wordHigh).Store(high)
+	x.word(entry, wordHigh).Store(e.high)
 	for i := range 4 {
-		x.word(entry, wordDigest+i).Store(binary.BigEndian.Uint64(r.digest.sum[i*8:]))
+		x.word(entry, wordDigest+i).Store(binary.BigEndian.Uint64(e.digest.sum[i*8:]))
 	}
-	x.word(entry, wordPepper).Store(uint64(r.digest.pepper))
-	x.word(entry, wordExpires).Store(uint64(toMillis(r.ExpiresAt)))
+	x.word(entry, wordPepper).Store(uint64(e.digest.pepper))
+	x.word(entry, wordExpires).Store(uint64(e.expires))
 	x.word(entry, wordState).Store(state)
 	x.word(entry, wordText).Store(text)
 	if fresh {
 		x.word(entry, wordClient).Store(0)
 		x.word(entry, wordWaits).Store(0)
 	}
-	x.tags[entry].Store(low)
+	x.tags[entry].Store(e.low)
 	sequence.Add(1)
 	return slot{uint32(entry) + 1, uint16(life)}
-}
-
-// state returns the flags that an entry has of a record.
-func (r *record) state() (flags uint64) {
-	if r.Scope == ScopeReadWrite {
-		flags |= stateReadWrite
-	}
-	if r.ServiceAccountID != "" {
-		flags |= stateServiceAccount
-	}
-	if r.Revoked() {
-		flags |= stateRevoked
-	}
-	return flags
 }

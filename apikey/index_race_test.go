@@ -44,6 +44,7 @@ func TestReaderNeverSeesHalfOfAKey(t *testing.T) {
 	x := newIndex(minCapacity)
 	ids := indexIDs(2)
 	keys := [2]*record{indexKey(ids[0], 0), indexKey(ids[1], 99)}
+	entries := [2]entryView{keys[0].entry(), keys[1].entry()}
 	at := x.put(keys[0])
 	entry := uint64(at.number - 1)
 	set := entry / ways
@@ -73,7 +74,7 @@ func TestReaderNeverSeesHalfOfAKey(t *testing.T) {
 	for i := range 300_000 {
 		s := x.stripeOf(set)
 		s.mu.Lock()
-		x.write(entry, keys[i%2])
+		x.write(entry, &entries[i%2])
 		s.mu.Unlock()
 	}
 	done.Store(true)
@@ -116,7 +117,7 @@ func TestFoundEntryIsAlwaysTheKeyThatWasAskedFor(t *testing.T) {
 					continue
 				}
 				ticket := x.ticket(id)
-				x.fill(ticket, indexKey(id, int(stored[n].Load())))
+				x.fillFrom(ticket, indexKey(id, int(stored[n].Load())))
 			}
 		})
 	}

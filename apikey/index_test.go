@@ -57,7 +57,12 @@ func indexIDs(n int) []ID {
 	return ids
 }
 
-func (x *index) put(r *record) slot { return x.fill(x.ticket(r.ID), r) }
+func (x *index) put(r *record) slot { return x.fillFrom(x.ticket(r.ID), r) }
+
+func (x *index) fillFrom(t ticket, r *record) slot {
+	e := r.entry()
+	return x.fill(t, &e)
+}
 
 func (x *index) found(id ID) (e entryView, ok bool) {
 	ok = x.find(id, &e)
@@ -170,7 +175,7 @@ func TestFillThatRacedAChangeIsThrownAway(t *testing.T) {
 			}
 			ticket := x.ticket(id)
 			change(x)
-			if at := x.fill(ticket, indexKey(id, 0)); at != (slot{}) || x.holds(id) {
+			if at := x.fillFrom(ticket, indexKey(id, 0)); at != (slot{}) || x.holds(id) {
 				t.Errorf("%s (held before: %v): the outdated record is found", name, held)
 			}
 			x.open()
@@ -195,7 +200,7 @@ func TestClosedIndexKnowsNothingUntilItIsFilledAgain(t *testing.T) {
 		}
 	}
 	x.open()
-	x.fill(whileClosed, indexKey(ids[0], 0))
+	x.fillFrom(whileClosed, indexKey(ids[0], 0))
 	for _, id := range ids {
 		if x.holds(id) {
 			t.Fatal("an index answers with what it heard before or while it was closed")

@@ -10,20 +10,19 @@ type textBlock struct {
 
 const minTextBlock = 4 << 10
 
-// keepText stores the texts of a record and returns the word that refers to
+// keepText stores the texts of an entry and returns the word that refers to
 // them. The stripe must be held.
-func (x *index) keepText(set uint64, r *record) uint64 {
-	owner := r.owner()
-	size := len(r.OrganizationID) + len(owner)
+func (x *index) keepText(set uint64, e *entryView) uint64 {
+	size := len(e.organization) + len(e.owner)
 	block := x.stripeOf(set).text.Load()
 	if block.used+size > len(block.bytes) {
 		block = x.moveTexts(set%stripeCount, size)
 	}
 	at := block.used
-	n := at + copy(block.bytes[at:], r.OrganizationID)
-	n += copy(block.bytes[n:], owner)
+	n := at + copy(block.bytes[at:], e.organization)
+	n += copy(block.bytes[n:], e.owner)
 	block.used = n
-	return uint64(at)<<32 | uint64(len(r.OrganizationID))<<8 | uint64(len(owner))
+	return uint64(at)<<32 | uint64(len(e.organization))<<8 | uint64(len(e.owner))
 }
 
 // moveTexts copies the texts of a stripe's entries into a new block that has

@@ -167,6 +167,9 @@ var refusals = []error{ErrNotFound, ErrScope, ErrCaller, ErrQuota, ErrNotActive,
 
 // storeFault keeps refusals, which are answers, out of the count of failures.
 func storeFault(err error) error {
+	if err == nil {
+		return nil
+	}
 	var field *FieldError
 	var replayed *Replayed
 	if errors.As(err, &field) || errors.As(err, &replayed) {

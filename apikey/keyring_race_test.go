@@ -317,12 +317,14 @@ func TestRequestPathAllocatesNothing(t *testing.T) {
 	v := r.verify(made.Token, apikey.ReasonNone)
 	r.Use(&v, client, agent)
 	mistyped, wrong := flip(made.Token, 40), apikey.Resum(flip(made.Token, 40)[:68])
+	unknown := apikey.Resum(flip(made.Token, 10)[:68])
 	for name, do := range map[string]func(){
 		"a good key":           func() { v, _ = r.Verify(ctx, made.Token) },
 		"a bad checksum":       func() { _, _ = r.Verify(ctx, mistyped) },
 		"a use":                func() { r.Use(&v, client, agent) },
 		"no token of ours":     func() { _, _ = r.Verify(ctx, "Zm9vOmJhcg==") },
 		"the wrong secret":     func() { _, _ = r.Verify(ctx, wrong) },
+		"an unknown key":       func() { _, _ = r.Verify(ctx, unknown) },
 		"a use a moment later": func() { r.clock.advance(time.Millisecond); v, _ = r.Verify(ctx, made.Token); r.Use(&v, client, agent) },
 	} {
 		if n := testing.AllocsPerRun(1000, do); n != 0 && !raceEnabled { // the race detector allocates by itself

@@ -210,16 +210,20 @@ func (k *Keyring) EndOf(ctx context.Context, id ID) (time.Time, error) {
 			return v.ExpiresAt, nil
 		}
 	}
-	r, err := k.lookUp(ctx, id)
-	switch {
-	case err != nil:
+	l, err := k.lookUp(ctx, id)
+	if err != nil {
 		return time.Time{}, err
-	case r == nil:
+	}
+	defer l.end()
+	if !l.found {
 		return time.Unix(0, 0), nil
-	case r.Revoked():
-		return r.RevokedAt, nil
-	case r.Expired(now):
-		return r.ExpiresAt, nil
+	}
+	var v Verdict
+	switch l.entry.standing(&v, id, now.UnixMilli()); v.Reason {
+	case ReasonRevoked:
+		return l.revokedAt, nil
+	case ReasonExpired:
+		return v.ExpiresAt, nil
 	}
 	return time.Time{}, nil
 }

@@ -61,18 +61,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // seal appends the checksum that binds a value to the key it stands under.
 func seal(id ID, value []byte) []byte {
-	return binary.BigEndian.AppendUint32(value, checksum(id, value))
+	return binary.BigEndian.AppendUint32(value, checksum(id[:], value))
 }
 
-func checksum(id ID, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(id[:], castagnoli), castagnoli, value)
+func checksum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
 
 // unseal returns the value without its version and checksum. newest is the last
 // version that is known.
-func unseal(id ID, sealed []byte, newest byte) (value []byte, version byte, err error) {
+func unseal(key, sealed []byte, newest byte) (value []byte, version byte, err error) {
 	n := len(sealed) - 4
-	if n < 1 || binary.BigEndian.Uint32(sealed[n:]) != checksum(id, sealed[:n]) {
+	if n < 1 || binary.BigEndian.Uint32(sealed[n:]) != checksum(key, sealed[:n]) {
 		return nil, 0, errDamaged
 	}
 	if version = sealed[0]; version < 1 || version > newest {
@@ -147,12 +147,23 @@ func (r *record) encode() []byte {
 }
 
 func decodeRecord(id ID, sealed []byte) (*record, error) {
-	value, _, err := unseal(id, sealed, recordVersion)
-	if err != nil {
-		return nil, fmt.Errorf("reading key %s: %w", id, err)
+	r := new(record)
+	if err := r.decode(id[:], string(sealed)); err != nil { // one copy, for all texts
+		return nil, err
 	}
-	p := parser{rest: string(value)} // one copy, for all texts
-	r := &record{Key: Key{ID: id, CreatedAt: id.time()}}
+	return r, nil
+}
+
+// decode reads an empty record from what stands under key, an id. Its texts lie in
+// sealed.
+func (r *record) decode(key []byte, sealed string) error {
+	id := ID(key)
+	value, _, err := unseal(key, bytesOf(sealed), recordVersion)
+	if err != nil {
+		return fmt.Errorf("reading key %s: %w", id, err)
+	}
+	p := parser{rest: textOf(value)}
+	r.ID, r.CreatedAt = id, id.time()
 	flags := uint64(p.int())
 	r.digest.algorithm = algorithm(p.byte())
 	copy(r.digest.sum[:], p.take(len(r.digest.sum)))
@@ -198,13 +209,13 @@ func decodeRecord(id ID, sealed []byte) (*record, error) {
 		copy(r.imported.sum[:], p.take(len(r.imported.sum)))
 	}
 	if p.failed || len(p.rest) != 0 || flags > knownFlags || !IsIdentity(r.OrganizationID) || !IsIdentity(owner) {
-		return nil, fmt.Errorf("reading key %s: %w", id, errDamaged)
+		return fmt.Errorf("reading key %s: %w", id, errDamaged)
 	}
 	if !r.digest.algorithm.known() {
-		return nil, fmt.Errorf("reading key %s: its digest has algorithm %d, which this program does not know: a newer one wrote it",
+		return fmt.Errorf("reading key %s: its digest has algorithm %d, which this program does not know: a newer one wrote it",
 			id, r.digest.algorithm)
 	}
-	return r, nil
+	return nil
 }
 
 // endless reports whether a stored record says that its key was not revoked and does

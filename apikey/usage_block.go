@@ -64,7 +64,7 @@ func findUsageBlock(tx Reader, id ID) (b usageBlock, value []byte, err error) {
 
 // open reads a block.
 func (b *usageBlock) open(sealed []byte) error {
-	value, version, err := unseal(b.from, sealed, usageBlockVersion)
+	value, version, err := unseal(b.from[:], sealed, usageBlockVersion)
 	if err != nil {
 		return err
 	}

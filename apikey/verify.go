@@ -71,44 +71,27 @@ func (e *entryView) standing(v *Verdict, id ID, now int64) {
 
 func (k *Keyring) verifyStored(ctx context.Context, id ID, secret string) (v Verdict, err error) {
 	ticket := k.index.ticket(id)
-	r, err := k.lookUp(ctx, id)
-	if err == nil && r != nil && !k.peppers.can(&r.digest) && !r.Revoked() {
-		err = unavailable("checking key "+id.String(), errNoPepper)
-	}
+	l, err := k.lookUp(ctx, id)
 	if err != nil {
 		return Verdict{Reason: ReasonUnavailable}, err
 	}
-	if r == nil || !k.peppers.match(&r.digest, secret) {
+	defer l.end()
+	e := &l.entry
+	revoked := e.state&stateRevoked != 0
+	if l.found && !revoked && !k.peppers.can(&e.digest) {
+		return Verdict{Reason: ReasonUnavailable}, unavailable("checking key "+id.String(), errNoPepper)
+	}
+	if !l.found || !k.peppers.match(&e.digest, secret) {
 		// Not filled in: a stranger who knows an id must not be able to
 		// drive keys that are in use out of the index.
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	if !r.Revoked() && k.peppers.outdated(&r.digest) {
-		k.renew(id, renewal{from: r.digest, to: k.peppers.digestOf(secret)})
+	if !revoked && k.peppers.outdated(&e.digest) {
+		k.renew(id, renewal{from: e.digest, to: k.peppers.digestOf(secret)})
 	}
-	e := k.fillFrom(ticket, r)
+	e.slot = k.index.fill(ticket, e)
 	e.standing(&v, id, k.clock().UnixMilli())
 	return v, nil
-}
-
-// lookUp reads a record from the store. It returns nil when there is none.
-func (k *Keyring) lookUp(ctx context.Context, id ID) (r *record, err error) {
-	err = k.view(ctx, "lookup", func(tx Reader) (err error) {
-		r, err = getRecord(tx, id)
-		return err
-	})
-	if err != nil {
-		return nil, unavailable("looking up key "+id.String(), err)
-	}
-	return r, nil
-}
-
-// fillFrom remembers a record, and returns what the index would say of it.
-func (k *Keyring) fillFrom(t ticket, r *record) entryView {
-	return entryView{
-		digest: r.digest, expires: toMillis(r.ExpiresAt),
-		organization: r.OrganizationID, owner: r.owner(), state: r.state(), slot: k.index.fill(t, r),
-	}
 }
 
 // Use records that a key was accepted for a request, as of the time at which it

@@ -119,24 +119,26 @@ func (k *Keyring) verifyID(ctx context.Context, id ID, found digest, token strin
 		return v, nil
 	}
 	ticket := k.index.ticket(id)
-	r, err := k.lookUp(ctx, id)
+	l, err := k.lookUp(ctx, id)
 	if err != nil {
 		return Verdict{Reason: ReasonUnavailable}, err
 	}
-	if r == nil {
+	defer l.end()
+	if !l.found {
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	kind := foreignKind{r.digest.algorithm, r.digest.pepper}
+	stored := &l.entry
+	kind := foreignKind{stored.digest.algorithm, stored.digest.pepper}
 	switch d, ok := k.digestForeign(kind, token); {
 	case !ok:
 		return Verdict{Reason: ReasonUnavailable}, unavailable("looking up a foreign token", kind.missing())
-	case !d.equal(&r.digest):
+	case !d.equal(&stored.digest):
 		return Verdict{Reason: ReasonUnknown}, nil
 	}
-	filled := k.fillFrom(ticket, r)
-	k.index.keepDigest(&r.digest, filled.slot)
-	filled.standing(&v, id, k.clock().UnixMilli())
-	k.renewForeign(&v, r.digest, token)
+	stored.slot = k.index.fill(ticket, stored)
+	k.index.keepDigest(&stored.digest, stored.slot)
+	stored.standing(&v, id, k.clock().UnixMilli())
+	k.renewForeign(&v, stored.digest, token)
 	return v, nil
 }
 
