@@ -164,6 +164,9 @@ func (g *Gate) Provision(ctx caddy.Context) (err error) {
 	if err := g.provision(ctx); err != nil {
 		return err
 	}
+	if g.CancelAfter >= 0 {
+		rememberConns(ctx)
+	}
 	if g.Observe {
 		g.observed = g.app.metrics.ObservedRefusal
 	}
@@ -196,7 +199,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if g.CancelAfter < 0 {
 		return next.ServeHTTP(w, r)
 	}
-	r, watched := running.watched(r, id, time.Duration(g.CancelAfter))
+	r, watched := running.watched(w, r, id, time.Duration(g.CancelAfter))
 	defer watched.end()
 	return next.ServeHTTP(w, r)
 }

@@ -38,8 +38,10 @@ type runningRequest struct {
 	keyring *apikey.Keyring
 	key     apikey.ID
 	grace   time.Duration
-	cancel  context.CancelFunc
 	began   uint32 // the looks there had been
+
+	mu     sync.Mutex // held while it is being cut
+	ending ending     // nil: it has been answered
 
 	shard        *watchShard
 	older, newer *runningRequest // guarded by the shard
@@ -50,27 +52,38 @@ const watchInterval = time.Second
 
 // watched returns a request that is cancelled when it still runs so long after its
 // key has died. The second result must be ended with it.
-func (w *watchlist) watched(r *http.Request, id *identity, grace time.Duration) (*http.Request, *runningRequest) {
-	ctx, cancel := context.WithCancel(r.Context())
+func (l *watchlist) watched(w http.ResponseWriter, r *http.Request, id *identity, grace time.Duration) (*http.Request, *runningRequest) {
 	running := &id.running
 	if running.shard != nil { // a gate before this one has it
 		running = new(runningRequest)
 	}
-	*running = runningRequest{
-		keyring: id.keyring, key: id.verdict.KeyID, grace: grace, cancel: cancel,
-		began: w.looks.Load(), shard: &w.shards[rand.Uint32()%uint32(len(w.shards))],
-	}
+	running.keyring, running.key, running.grace = id.keyring, id.verdict.KeyID, grace
+	running.began, running.shard = l.looks.Load(), &l.shards[rand.Uint32()%uint32(len(l.shards))]
+	running.ending, r = endingOf(w, r)
 	running.shard.add(running)
-	if !w.watching.Load() && w.watching.CompareAndSwap(false, true) {
-		go w.watch()
+	if !l.watching.Load() && l.watching.CompareAndSwap(false, true) {
+		go l.watch()
 	}
-	return r.WithContext(ctx), running
+	return r, running
 }
 
-// end leaves the context to the server, which cancels all of a request when it has
-// been answered. To do it here costs more: the context then has to be taken out of
-// the server's.
-func (r *runningRequest) end() { r.shard.remove(r) }
+// end leaves the context that the request may have to the server, which cancels all of
+// a request when it has been answered. To do it here costs more: the context then has
+// to be taken out of the server's.
+func (r *runningRequest) end() {
+	r.shard.remove(r)
+	r.mu.Lock()
+	r.ending = nil
+	r.mu.Unlock()
+}
+
+// cut ends the request from outside. Meanwhile it cannot be answered: what comes next on
+// its connection may be another's.
+func (r *runningRequest) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	endBy(r.ending)
+}
 
 func (s *watchShard) add(r *runningRequest) {
 	s.mu.Lock()
@@ -99,24 +112,24 @@ func (s *watchShard) remove(r *runningRequest) {
 }
 
 // watch ends when there is nothing left to look after.
-func (w *watchlist) watch() {
+func (l *watchlist) watch() {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for range tick.C {
-		if w.look() {
+		if l.look() {
 			continue
 		}
-		w.watching.Store(false)
+		l.watching.Store(false)
 		// A request that came meanwhile relied on this goroutine.
-		if w.empty() || !w.watching.CompareAndSwap(false, true) {
+		if l.empty() || !l.watching.CompareAndSwap(false, true) {
 			return
 		}
 	}
 }
 
-func (w *watchlist) empty() bool {
-	for i := range w.shards {
-		s := &w.shards[i]
+func (l *watchlist) empty() bool {
+	for i := range l.shards {
+		s := &l.shards[i]
 		s.mu.Lock()
 		empty := s.oldest == nil
 		s.mu.Unlock()
@@ -129,11 +142,11 @@ func (w *watchlist) empty() bool {
 
 // look cancels the requests of dead keys. It reports false when there was none of
 // any key.
-func (w *watchlist) look() (any bool) {
-	looks := w.looks.Add(1)
+func (l *watchlist) look() (any bool) {
+	looks := l.looks.Add(1)
 	var long []*runningRequest
-	for i := range w.shards {
-		s := &w.shards[i]
+	for i := range l.shards {
+		s := &l.shards[i]
 		s.mu.Lock()
 		any = any || s.oldest != nil
 		// One that has run for less than it may outlive its key has nothing to
@@ -163,7 +176,7 @@ func (w *watchlist) look() (any bool) {
 			ends[q] = end
 		}
 		if !end.IsZero() && r.keyring.Now().Sub(end) >= r.grace {
-			r.cancel()
+			go r.cut()
 		}
 	}
 	return any

@@ -201,6 +201,105 @@ func TestLongRequestsAreCutSoonAfterTheirKeyEndsAndNoOthersAre(t *testing.T) {
 	}
 }
 
+// hidden hands on a response writer of which nobody can tell whose it is, as that of
+// another plugin may be.
+type hidden struct{}
+
+func init() {
+	caddy.RegisterModule(hidden{})
+	httpcaddyfile.RegisterHandlerDirective("hidden", func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) { return hidden{}, nil })
+}
+
+func (hidden) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.hidden", New: func() caddy.Module { return new(hidden) }}
+}
+
+func (hidden) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+}
+
+func TestUploadsAreCut(t *testing.T) {
+	reading := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	t.Cleanup(reading.Close)
+	over := make(chan struct{})
+	waiting := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over }))
+	t.Cleanup(waiting.Close)
+	t.Cleanup(func() { close(over) })
+	g := start(t, ``, strings.NewReplacer("READING", reading.Listener.Addr().String(), "WAITING", waiting.Listener.Addr().String()).Replace(`
+		api_key_auth {
+			cancel_after 1s
+		}
+		reverse_proxy /read READING
+		reverse_proxy WAITING`))
+	k := g.issue(writer)
+	uploads := map[string]*stream{
+		"that is read":      g.upload("/read", "Content-Length: 1000000", k),
+		"that is not read":  g.upload("/wait", "Content-Length: 1000000", k),
+		"of unknown length": g.upload("/wait", "Transfer-Encoding: chunked", k),
+	}
+	g.watched(len(uploads))
+	earliest := time.Now().Add(cancelAfter)
+	g.revoke(k)
+	for name, s := range uploads {
+		g.endsAfter("an upload "+name, s, earliest)
+	}
+	g.watched(0)
+}
+
+// upload begins a request that does not come to its end.
+func (g *gateway) upload(path, length string, k key) *stream {
+	conn := g.dial()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n%s\r\n\r\n5\r\n01234\r\n", path, length, k.header())
+	return follow(conn, func() { conn.Close() })
+}
+
+// A response writer of another plugin may not tell whose it is around.
+func TestLongRequestsAreCutWhateverTheyAnswerOn(t *testing.T) {
+	g := start(t, allowHTTP2, strings.ReplaceAll(`
+		route {
+			hidden
+			api_key_auth {
+				cancel_after 1s
+			}
+			reverse_proxy EVENTS
+		}`, "EVENTS", startEvents(t)))
+	g.overHTTP2()
+	k := g.issue(writer)
+	req, err := http.NewRequest("GET", "http://"+g.site, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+k.Token)
+	resp, err := g.client.Do(req)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	over2, over1 := follow(resp.Body, func() { resp.Body.Close() }), g.events("/", k)
+	g.watched(2)
+	earliest := time.Now().Add(cancelAfter)
+	g.revoke(k)
+	g.endsAfter("a stream over HTTP/2", over2, earliest)
+	g.endsAfter("a stream over HTTP/1", over1, earliest)
+	g.watched(0)
+}
+
+// Go's server does not see a client leave that has sent its next request.
+func TestALongRequestIsCutThoughTheNextWasSent(t *testing.T) {
+	g := start(t, ``, longSite(startEvents(t)))
+	k := g.issue(writer)
+	conn := g.dial()
+	request := "GET /cut/events HTTP/1.1\r\nHost: x\r\n" + k.header() + "\r\n\r\n"
+	io.WriteString(conn, request)
+	s := follow(conn, func() {})
+	g.runs("the stream", s)
+	io.WriteString(conn, request)
+	g.runs("the stream", s)
+	earliest := time.Now().Add(cancelAfter)
+	g.revoke(k)
+	g.endsAfter("the stream", s, earliest)
+	g.watched(0)
+}
+
 // Where a key cannot be looked up, nobody knows that it has ended.
 func TestLongRequestsGoOnWithoutTheStore(t *testing.T) {
 	g := start(t, ``, longSite(startEvents(t)))
@@ -225,10 +324,10 @@ func TestEndedRequestsAreNotWatched(t *testing.T) {
 	g.watched(0)
 }
 
-// noted keeps the contexts of requests that have come so far, and answers them.
+// noted keeps the contexts of requests that have come so far.
 type noted struct{}
 
-var contexts = make(chan context.Context, 1)
+var contexts = make(chan context.Context, 2)
 
 func init() {
 	caddy.RegisterModule(noted{})
@@ -240,9 +339,24 @@ func (noted) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.noted", New: func() caddy.Module { return new(noted) }}
 }
 
-func (noted) ServeHTTP(_ http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+func (noted) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	contexts <- r.Context()
-	return nil
+	return next.ServeHTTP(w, r)
+}
+
+// A context of its own would cost a request more than the check of its key.
+func TestARequestThatIsWatchedHasNoOtherContext(t *testing.T) {
+	g := start(t, allowHTTP2, "route {\n noted\n api_key_auth\n noted\n }")
+	k := g.issue(reader)
+	for name, protocol := range map[string]func(){"HTTP/1": func() {}, "HTTP/2": g.overHTTP2} {
+		protocol()
+		if a := g.send("GET", "/", "", k.header()); a.Status != http.StatusOK {
+			t.Fatal(a)
+		}
+		if before, after := <-contexts, <-contexts; before != after {
+			t.Errorf("%s: a context was put around the one of the request", name)
+		}
+	}
 }
 
 // The gate leaves that to the server: nothing that belongs to a request may stay while

@@ -13,17 +13,19 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go/http3"
 )
 
-// streamSite proxies streams from plain HTTP/1.1 and HTTP/2, and from HTTP/2 over
-// TLS.
+// streamSite proxies streams from plain HTTP/1.1 and HTTP/2, and from HTTP/2 and
+// HTTP/3 over TLS.
 const streamSite = `{
 	admin {$ADMIN}
 	grace_period 3s
 	skip_install_trust
 	auto_https disable_redirects
 	servers {
-		protocols h1 h2 h2c
+		protocols h1 h2 h2c h3
 	}
 }
 
@@ -70,7 +72,7 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		defer conn.Close()
 		io.Copy(conn, conn)
-	case "/grpc/echo": // both sides talk
+	case "/grpc/echo", "/grpc/quiet": // both sides talk, or could
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("Trailer", "Grpc-Status")
 		out.Flush()
@@ -160,24 +162,29 @@ func talk(to io.Writer) {
 func (g *gateway) openStreams(protocols map[string]*http.Client, urls map[string]string, key map[string]string) (all []*stream) {
 	g.t.Helper()
 	for protocol, client := range protocols {
-		paths := []string{"/events", "/silent", "/flood"}
-		if protocol != "HTTP/1.1" {
-			paths = append(paths, "/grpc/echo")
+		paths := []string{"/events", "/silent"}
+		if protocol != "HTTP/3.0" { // there a stream that nobody reads holds up those beside it
+			paths = append(paths, "/flood")
+		}
+		if !strings.HasPrefix(protocol, "HTTP/1.1") {
+			paths = append(paths, "/grpc/echo", "/grpc/quiet")
 		}
 		for _, path := range paths {
 			var body io.Reader
-			method := "GET"
-			if path == "/grpc/echo" {
+			method, over := "GET", func() error { return nil }
+			if strings.HasPrefix(path, "/grpc/") {
 				reader, writer := io.Pipe()
-				go talk(writer)
-				body, method = reader, "POST"
+				if path == "/grpc/echo" {
+					go talk(writer)
+				}
+				body, method, over = reader, "POST", writer.Close
 			}
 			req, err := http.NewRequest(method, urls[protocol]+path, body)
 			if err != nil {
 				g.t.Fatal(err)
 			}
 			req.Header.Set("Authorization", "Bearer "+key["key"])
-			if path == "/grpc/echo" {
+			if method == "POST" {
 				req.Header.Set("Content-Type", "application/grpc")
 				req.Header.Set("Te", "trailers")
 			}
@@ -185,7 +192,7 @@ func (g *gateway) openStreams(protocols map[string]*http.Client, urls map[string
 			if err != nil || resp.StatusCode != 200 || !strings.HasPrefix(protocol, resp.Proto[:6]) {
 				g.t.Fatalf("%s %s: %v, %v", protocol, path, resp, err)
 			}
-			s := &stream{name: protocol + " " + path, talks: path != "/silent", ended: make(chan struct{}), hangUp: func() { resp.Body.Close() }}
+			s := &stream{name: protocol + " " + path, talks: path != "/silent" && path != "/grpc/quiet", ended: make(chan struct{}), hangUp: func() { over(); resp.Body.Close() }}
 			if path == "/flood" {
 				s.talks, s.stalled = false, make(chan struct{})
 			}
@@ -220,17 +227,22 @@ func TestStreamsOverEveryProtocolAreCutAfterTheirKeyEnds(t *testing.T) {
 	h2.SetHTTP2(true)
 	h2c.SetUnencryptedHTTP2(true)
 	insecure := &tls.Config{InsecureSkipVerify: true, ServerName: "127.0.0.1"} // Caddy makes a certificate of its own
-	transports := map[string]*http.Transport{
-		"HTTP/1.1":           {Protocols: &h1},
-		"HTTP/2.0 in clear":  {Protocols: &h2c},
-		"HTTP/2.0 under TLS": {Protocols: &h2, TLSClientConfig: insecure, ForceAttemptHTTP2: true},
+	transports := map[string]interface {
+		http.RoundTripper
+		CloseIdleConnections()
+	}{
+		"HTTP/1.1":           &http.Transport{Protocols: &h1},
+		"HTTP/1.1 under TLS": &http.Transport{Protocols: &h1, TLSClientConfig: insecure.Clone()},
+		"HTTP/2.0 in clear":  &http.Transport{Protocols: &h2c},
+		"HTTP/2.0 under TLS": &http.Transport{Protocols: &h2, TLSClientConfig: insecure, ForceAttemptHTTP2: true},
+		"HTTP/3.0":           &http3.Transport{TLSClientConfig: insecure},
 	}
 	clients, urls := make(map[string]*http.Client), make(map[string]string)
 	for protocol, transport := range transports {
-		clients[protocol], urls[protocol] = &http.Client{Transport: transport}, g.url
+		clients[protocol], urls[protocol] = &http.Client{Transport: transport}, "https://127.0.0.1:"+tlsPort
 		defer transport.CloseIdleConnections()
 	}
-	urls["HTTP/2.0 under TLS"] = "https://127.0.0.1:" + tlsPort
+	urls["HTTP/1.1"], urls["HTTP/2.0 in clear"] = g.url, g.url
 
 	waitFor(t, "the certificate", func() bool {
 		conn, err := tls.Dial("tcp", "127.0.0.1:"+tlsPort, insecure)
