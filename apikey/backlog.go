@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // uses that wait in the index for a sweep. But the entry cannot wait: the next key
 // may need it. So the use is put off into the backlog, and has a sweep there.
 
-// maxBacklog is how many keys the backlog takes, some 8 MiB. Uses of others are
+// maxBacklog is how many keys the backlog takes, some 10 MiB. Uses of others are
 // written at once.
 const maxBacklog = 1 << 17
 
@@ -25,8 +26,9 @@ type backlog struct {
 
 // waitingUse is a pendingUse by the client that the store has.
 type waitingUse struct {
-	used  int64
-	count uint64
+	used   int64
+	count  uint64
+	client uint64 // hash; 0: it was not told
 }
 
 // add puts a use off, or reports false when there is no room.
@@ -35,8 +37,15 @@ func (b *backlog) add(p *pendingUse) bool {
 	if !found && len(b.uses) >= maxBacklog {
 		return false
 	}
-	b.uses[p.id] = waitingUse{max(w.used, p.used), w.count + p.count}
+	b.uses[p.id] = waitingUse{max(w.used, p.used), w.count + p.count, cmp.Or(p.client.hash(), w.client)}
 	return true
+}
+
+// addAgain puts another use off by the client of one that waits, or reports false when
+// it is not known to be that.
+func (b *backlog) addAgain(p *pendingUse) bool {
+	w, found := b.uses[p.id]
+	return found && (p.client == nil || p.client.hash() == w.client) && b.add(p)
 }
 
 // pending returns what waits of a key.
@@ -79,25 +88,30 @@ type usageView func(ctx context.Context, fn func(Reader) error) error
 // backlog, and returns the others. taken is called for each that is there now, with
 // the mu held, so that nobody sees it twice or not at all.
 func (u *recorder) putOff(ctx context.Context, uses []pendingUse, view usageView, taken func(*pendingUse)) (others []pendingUse) {
+	if others = u.wait(uses, u.backlog.addAgain, taken); len(others) == 0 {
+		return nil
+	}
 	// When it fails, the write that follows will tell.
-	_ = view(ctx, func(tx Reader) error { return u.writer.compare(tx, uses) })
+	_ = view(ctx, func(tx Reader) error { return u.writer.compare(tx, others) })
+	return u.wait(others, func(p *pendingUse) bool { return p.mayWait && u.backlog.add(p) }, taken)
+}
+
+// wait takes the uses that add puts into the backlog, and returns the others.
+func (u *recorder) wait(uses []pendingUse, add func(*pendingUse) bool, taken func(*pendingUse)) (others []pendingUse) {
 	others = uses[:0]
 	for i := range uses {
-		if p := &uses[i]; !u.wait(p, taken) {
+		p := &uses[i]
+		u.mu.Lock() // for one at a time: requests may need it
+		put := add(p)
+		if put {
+			taken(p)
+		}
+		u.mu.Unlock()
+		if !put {
 			others = append(others, *p)
 		}
 	}
 	return others
-}
-
-func (u *recorder) wait(p *pendingUse, taken func(*pendingUse)) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !p.mayWait || !u.backlog.add(p) {
-		return false
-	}
-	taken(p)
-	return true
 }
 
 // waiting returns what waits of some keys.

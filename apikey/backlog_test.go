@@ -70,6 +70,39 @@ func TestUseByAnotherClientIsWrittenAtOnceAlsoWhereOneWaits(t *testing.T) {
 	s.want(id, "two", 3)
 }
 
+func TestKeyThatWaitsIsLookedUpAgainForAnotherClientOnly(t *testing.T) {
+	s := newSwept(t, 300)
+	come := func(agent string) (reads, written int) {
+		s.back()
+		for _, id := range s.ids {
+			s.use(id, agent)
+		}
+		before := s.reads
+		written = s.flush(false)
+		return s.reads - before, written
+	}
+	come("one")
+	for range 3 {
+		if _, written := come("one"); written != 0 {
+			t.Errorf("%d keys were written at once", written)
+		}
+	}
+	if reads, _ := come("one"); reads != 0 {
+		t.Error("the client of keys that wait was looked for in the store")
+	}
+	if _, written := come("two"); written != 2*len(s.ids) {
+		t.Errorf("%d uses were written, want those that waited and those by another client", written)
+	}
+	if reads, written := come("two"); reads != 1 || written != 0 {
+		t.Errorf("what waited was by the client before: looked %d times, %d keys were written", reads, written)
+	}
+	for range 60 {
+		s.flush(false)
+	}
+	s.wantCounts()
+	s.want(s.ids[0], "two", 7)
+}
+
 // Two clients of a key can come to one flush when the key finds room in the index
 // between them. The later one stays the last, whichever of them the store has.
 func TestClientOfAnEarlierUseDoesNotTakeThePlaceOfOneThatWaits(t *testing.T) {

@@ -16,6 +16,7 @@ type swept struct {
 	slots  map[ID]slot
 	now    int64
 	counts map[ID]uint64
+	reads  int // of the usage that the store has
 }
 
 func newSwept(t *testing.T, keys int) *swept {
@@ -46,7 +47,8 @@ func (s *swept) use(id ID, agent string) {
 func (s *swept) flush(all bool) int {
 	s.t.Helper()
 	s.now += 1000
-	keys, err := s.recorder.flush(context.Background(), s.now, s.store.View, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(s.store) }, all)
+	view := func(ctx context.Context, fn func(Reader) error) error { s.reads++; return s.store.View(ctx, fn) }
+	keys, err := s.recorder.flush(context.Background(), s.now, view, func(_ context.Context, fn func(Tx) error, _ func()) error { return fn(s.store) }, all)
 	if err != nil {
 		s.t.Fatal(err)
 	}

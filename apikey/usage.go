@@ -36,6 +36,17 @@ func newClient(id ID, at int64, address, userAgent string, prefixes []string) *c
 	return &client{id, at, parsed.Unmap().WithZone(""), redactTokens(cleanUserAgent(userAgent), prefixes)}
 }
 
+// hash tells clients apart. It is 0 for none, and for no other.
+func (c *client) hash() uint64 {
+	if c == nil {
+		return 0
+	}
+	return maphash.Comparable(hashSeed, struct {
+		address   netip.Addr
+		userAgent string
+	}{c.address, c.userAgent}) | 1
+}
+
 // cleanUserAgent cuts a user agent and drops what is not printable, so that it
 // cannot speak to a terminal or a log.
 func cleanUserAgent(text string) string {
