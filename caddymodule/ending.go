@@ -20,16 +20,16 @@ type connKey struct{}
 
 // rememberConns has the server that ctx is of keep the connection of each request.
 func rememberConns(ctx caddy.Context) {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterConnContext(withConn)
 	}
-	server.RegisterConnContext(func(ctx context.Context, conn net.Conn) context.Context {
-		if ctx.Value(connKey{}) != nil { // another gate of this server was here
-			return ctx
-		}
-		return context.WithValue(ctx, connKey{}, conn)
-	})
+}
+
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	if ctx.Value(connKey{}) != nil { // another gate of this server was here
+		return ctx
+	}
+	return context.WithValue(ctx, connKey{}, conn)
 }
 
 // stream is implemented by the response writers of HTTP/2. A time to write that is over

@@ -1,5 +1,8 @@
 package caddymodule
 
+// WithConn is what Caddy's server calls for each connection.
+var WithConn = withConn
+
 // WatchedRequests tells the tests from outside how many requests are watched, and
 // whether anybody watches.
 func WatchedRequests() (requests int, watching bool) {

@@ -3,6 +3,7 @@ package caddymodule_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -61,9 +62,10 @@ func BenchmarkGate(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			server := new(caddyhttp.Server)
+			ctx := caddymodule.WithConn(context.Background(), new(net.TCPConn))
 			for b.Loop() {
 				arrived = false
-				r := httptest.NewRequestWithContext(context.Background(), "GET", "/v1/things/42", nil)
+				r := httptest.NewRequestWithContext(ctx, "GET", "/v1/things/42", nil)
 				r.RemoteAddr = "192.0.2.1:1234"
 				r.Header = header.Clone()
 				w := httptest.NewRecorder()
