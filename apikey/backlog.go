@@ -13,15 +13,23 @@ import (
 // uses that wait in the index for a sweep. But the entry cannot wait: the next key
 // may need it. So the use is put off into the backlog, and has a sweep there.
 
-// maxBacklog is how many keys the backlog takes, some 10 MiB. Uses of others are
+// maxBacklog is how many keys the backlog takes, some 14 MiB. Uses of others are
 // written at once.
 const maxBacklog = 1 << 17
 
-// backlog is usage that waits for a sweep. It is guarded by the mu of the recorder, but
-// for its sweep, which is one flush's at a time.
+// backlog is usage that waits for a sweep. Its uses are guarded by the mu of the
+// recorder; the rest is one flush's at a time.
 type backlog struct {
 	uses  map[ID]waitingUse // without pointers, so that the collector never reads it
 	sweep sweep[ID]
+
+	// known are the clients, as hashes, that the store has of the keys in the last
+	// sweep: who was swept a moment ago need not be compared when it comes again.
+	known map[ID]uint64
+}
+
+func newBacklog() backlog {
+	return backlog{uses: make(map[ID]waitingUse), known: make(map[ID]uint64)}
 }
 
 // waitingUse is a pendingUse by the client that the store has.
@@ -41,10 +49,13 @@ func (b *backlog) add(p *pendingUse) bool {
 	return true
 }
 
-// addAgain puts another use off by the client of one that waits, or reports false when
-// it is not known to be that.
+// addAgain puts another use off by the client of one that waits, or was swept, or
+// reports false when it is not known to be that.
 func (b *backlog) addAgain(p *pendingUse) bool {
 	w, found := b.uses[p.id]
+	if !found {
+		w.client, found = b.known[p.id]
+	}
 	return found && (p.client == nil || p.client.hash() == w.client) && b.add(p)
 }
 
@@ -59,8 +70,18 @@ func (b *backlog) flushed(p *pendingUse) {
 	w := b.uses[p.id]
 	if w.count -= p.count; w.count == 0 && w.used <= p.used {
 		delete(b.uses, p.id)
+		if w.client != 0 {
+			b.known[p.id] = w.client
+		}
 	} else {
 		b.uses[p.id] = w
+	}
+}
+
+// forget is called before the clients of some keys may change in the store.
+func (b *backlog) forget(ids iter.Seq[ID]) {
+	for id := range ids {
+		delete(b.known, id)
 	}
 }
 
@@ -73,6 +94,7 @@ func (b *backlog) due(now int64, resolution, every time.Duration, all bool) []ID
 			ids = append(ids, id)
 		}
 		slices.SortFunc(ids, ID.compare)
+		clear(b.known)
 		if b.sweep = (sweep[ID]{}); all {
 			return ids
 		}

@@ -96,11 +96,34 @@ func TestKeyThatWaitsIsLookedUpAgainForAnotherClientOnly(t *testing.T) {
 	if reads, written := come("two"); reads != 1 || written != 0 {
 		t.Errorf("what waited was by the client before: looked %d times, %d keys were written", reads, written)
 	}
-	for range 60 {
-		s.flush(false)
+	minute := func() {
+		for range 60 {
+			s.flush(false)
+		}
 	}
+	minute()
 	s.wantCounts()
 	s.want(s.ids[0], "two", 7)
+
+	// Nor is it looked for when the use has just been written.
+	if reads, written := come("two"); reads != 0 || written != 0 {
+		t.Errorf("after the sweep: looked %d times, %d keys were written", reads, written)
+	}
+	minute()
+	if _, written := come("one"); written != len(s.ids) {
+		t.Errorf("%d uses by another client than that of the sweep were written at once", written)
+	}
+	if reads, written := come("two"); reads != 1 || written != len(s.ids) {
+		t.Errorf("the client of the sweep, when another has come since: looked %d times, %d keys were written", reads, written)
+	}
+	come("two")
+	minute()
+	minute()
+	if reads, _ := come("two"); reads != 1 {
+		t.Error("who has not come for two sweeps is remembered")
+	}
+	minute()
+	s.wantCounts()
 }
 
 // Two clients of a key can come to one flush when the key finds room in the index

@@ -37,7 +37,7 @@ type recorder struct {
 func newRecorder(index *index, resolution, every time.Duration) *recorder {
 	return &recorder{
 		index: index, resolution: resolution, every: every, moves: newMoves(),
-		spill: make(map[ID]*pendingUse), backlog: backlog{uses: make(map[ID]waitingUse)},
+		spill: make(map[ID]*pendingUse), backlog: newBacklog(),
 	}
 }
 
@@ -224,6 +224,7 @@ func (u *recorder) flush(ctx context.Context, now int64, view usageView, update 
 		if s.flushed != nil {
 			// By the client that the store has, which what follows may change.
 			write(&usageSlice{u.waiting(keysOf(s.uses)), u.doneWaiting, nil})
+			u.backlog.forget(keysOf(s.uses))
 		}
 		write(s)
 		if err != nil { // the next flush begins sweeps, with what could not be written
