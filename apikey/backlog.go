@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"math"
 	"slices"
 	"time"
 )
@@ -13,8 +14,8 @@ import (
 // uses that wait in the index for a sweep. But the entry cannot wait: the next key
 // may need it. So the use is put off into the backlog, and has a sweep there.
 
-// maxBacklog is how many keys the backlog takes, some 14 MiB. Uses of others are
-// written at once.
+// maxBacklog is how many keys the backlog takes, some 10 MiB, and how many it may know
+// of that it has swept, some 5 MiB. Uses of others are written at once.
 const maxBacklog = 1 << 17
 
 // backlog is usage that waits for a sweep. Its uses are guarded by the mu of the
@@ -25,27 +26,27 @@ type backlog struct {
 
 	// known are the clients, as hashes, that the store has of the keys in the last
 	// sweep: who was swept a moment ago need not be compared when it comes again.
-	known map[ID]uint64
+	known map[ID]uint32
 }
 
 func newBacklog() backlog {
-	return backlog{uses: make(map[ID]waitingUse), known: make(map[ID]uint64)}
+	return backlog{uses: make(map[ID]waitingUse), known: make(map[ID]uint32)}
 }
 
 // waitingUse is a pendingUse by the client that the store has.
 type waitingUse struct {
 	used   int64
-	count  uint64
-	client uint64 // hash; 0: it was not told
+	count  uint32
+	client uint32 // hash; 0: it was not told
 }
 
 // add puts a use off, or reports false when there is no room.
 func (b *backlog) add(p *pendingUse) bool {
 	w, found := b.uses[p.id]
-	if !found && len(b.uses) >= maxBacklog {
+	if !found && len(b.uses) >= maxBacklog || p.count > uint64(math.MaxUint32-w.count) {
 		return false
 	}
-	b.uses[p.id] = waitingUse{max(w.used, p.used), w.count + p.count, cmp.Or(p.client.hash(), w.client)}
+	b.uses[p.id] = waitingUse{max(w.used, p.used), w.count + uint32(p.count), cmp.Or(p.client.hash(), w.client)}
 	return true
 }
 
@@ -62,13 +63,13 @@ func (b *backlog) addAgain(p *pendingUse) bool {
 // pending returns what waits of a key.
 func (b *backlog) pending(id ID) (p pendingUse, found bool) {
 	w, found := b.uses[id]
-	return pendingUse{id: id, used: w.used, count: w.count}, found
+	return pendingUse{id: id, used: w.used, count: uint64(w.count)}, found
 }
 
 // flushed takes what is in the store now out of the backlog.
 func (b *backlog) flushed(p *pendingUse) {
 	w := b.uses[p.id]
-	if w.count -= p.count; w.count == 0 && w.used <= p.used {
+	if w.count -= uint32(p.count); w.count == 0 && w.used <= p.used {
 		delete(b.uses, p.id)
 		if w.client != 0 {
 			b.known[p.id] = w.client

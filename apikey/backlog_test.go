@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -165,6 +166,9 @@ func TestBacklogIsBoundedAndSweptEarlyWhenItFills(t *testing.T) {
 	}
 	if !u.backlog.add(&pendingUse{id: id(0), used: 2, count: 1}) {
 		t.Error("a key that is in the backlog finds no room there")
+	}
+	if u.backlog.add(&pendingUse{id: id(0), used: 2, count: math.MaxUint32}) {
+		t.Error("the backlog counts more than it can")
 	}
 	swept := 0
 	for now := int64(1000); now < 20_000; now += 1000 {

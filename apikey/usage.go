@@ -37,14 +37,14 @@ func newClient(id ID, at int64, address, userAgent string, prefixes []string) *c
 }
 
 // hash tells clients apart. It is 0 for none, and for no other.
-func (c *client) hash() uint64 {
+func (c *client) hash() uint32 {
 	if c == nil {
 		return 0
 	}
-	return maphash.Comparable(hashSeed, struct {
+	return uint32(maphash.Comparable(hashSeed, struct {
 		address   netip.Addr
 		userAgent string
-	}{c.address, c.userAgent}) | 1
+	}{c.address, c.userAgent})) | 1
 }
 
 // cleanUserAgent cuts a user agent and drops what is not printable, so that it
