@@ -152,6 +152,35 @@ func TestClientOfAnEarlierUseDoesNotTakeThePlaceOfOneThatWaits(t *testing.T) {
 	}
 }
 
+// A sweep comes to a key some writes after it was found to have nothing new.
+func TestClientThatComesDuringASweepIsTheOneThatTheStoreHas(t *testing.T) {
+	s := newSwept(t, 2)
+	id, other := s.ids[0], s.ids[1]
+	s.use(id, "one")
+	s.flush(false)
+	s.back()
+	s.use(id, "one")
+	s.flush(false) // to the backlog
+	s.use(id, "one")
+	s.use(other, "one")
+	s.now += time.Minute.Milliseconds()
+	meanwhile := func() { s.use(id, "two") }
+	update := func(_ context.Context, fn func(Tx) error, _ func()) error {
+		err := fn(s.store)
+		meanwhile()
+		meanwhile = func() {}
+		return err
+	}
+	if _, err := s.recorder.flush(context.Background(), s.now, s.store.View, update, false); err != nil {
+		t.Fatal(err)
+	}
+	s.want(id, "two", 4)
+	s.back()
+	s.use(id, "one")
+	s.flush(false)
+	s.want(id, "one", 5)
+}
+
 func TestBacklogIsBoundedAndSweptEarlyWhenItFills(t *testing.T) {
 	u := spilling()
 	u.backlog.due(1, time.Minute, time.Second, false) // a sweep of nothing: the next is due in a minute

@@ -157,12 +157,16 @@ func (u *recorder) spilled() (uses []pendingUse) {
 	return uses
 }
 
-// keysOf yields the keys of uses that are in order, each once.
-func keysOf(uses []pendingUse) iter.Seq[ID] {
+// keysWithClients yields the keys of uses that bring a client, each once. The uses are in
+// order.
+func keysWithClients(uses []pendingUse) iter.Seq[ID] {
 	return func(yield func(ID) bool) {
+		var last ID
 		for i := range uses {
-			if (i == 0 || uses[i].id != uses[i-1].id) && !yield(uses[i].id) {
-				return
+			if p := &uses[i]; p.client != nil && p.id != last {
+				if last = p.id; !yield(last) {
+					return
+				}
 			}
 		}
 	}
@@ -221,11 +225,9 @@ func (u *recorder) flush(ctx context.Context, now int64, view usageView, update 
 		if s.flushed != nil && !all {
 			s.uses = u.putOff(ctx, s.uses, view, s.flushed)
 		}
-		if s.flushed != nil {
-			// By the client that the store has, which what follows may change.
-			write(&usageSlice{u.waiting(keysOf(s.uses)), u.doneWaiting, nil})
-			u.backlog.forget(keysOf(s.uses))
-		}
+		// What waits is by the client that the store has, which these may change.
+		write(&usageSlice{u.waiting(keysWithClients(s.uses)), u.doneWaiting, nil})
+		u.backlog.forget(keysWithClients(s.uses))
 		write(s)
 		if err != nil { // the next flush begins sweeps, with what could not be written
 			u.sweep, u.backlog.sweep = sweep[dirtyEntry]{}, sweep[ID]{}
