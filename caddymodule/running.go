@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
 	"github.com/caddy-apikeys/caddy-apikeys/apikey"
 )
 
@@ -41,7 +44,7 @@ type runningRequest struct {
 	began   uint32 // the looks there had been
 
 	mu     sync.Mutex // held while it is being cut
-	ending ending     // nil: it has been answered
+	ending ending     // nil: it has been answered, or cut
 
 	shard        *watchShard
 	older, newer *runningRequest // guarded by the shard
@@ -77,12 +80,19 @@ func (r *runningRequest) end() {
 	r.mu.Unlock()
 }
 
-// cut ends the request from outside. Meanwhile it cannot be answered: what comes next on
-// its connection may be another's.
+// cut ends the request from outside, once. Meanwhile it cannot be answered: what comes
+// next on its connection may be another's.
 func (r *runningRequest) cut() {
-	r.mu.Lock()
+	if !r.mu.TryLock() {
+		return // it is being cut, or has just been answered
+	}
 	defer r.mu.Unlock()
+	if r.ending == nil {
+		return
+	}
 	endBy(r.ending)
+	r.ending = nil
+	caddy.Log().Named(appName).Info("cancelled a request whose key has ended", zap.Stringer("api_key_id", r.key))
 }
 
 func (s *watchShard) add(r *runningRequest) {

@@ -123,6 +123,17 @@ func (g *gateway) endsAfter(what string, s *stream, earliest time.Time) {
 	}
 }
 
+// cancelled counts the requests of a key of which the log says that they were cancelled.
+func (g *gateway) cancelled(k key) (n int) {
+	g.Helper()
+	for _, line := range g.logged() {
+		if line["msg"] == "cancelled a request whose key has ended" && line["api_key_id"] == k.ID {
+			n++
+		}
+	}
+	return n
+}
+
 const cancelAfter = time.Second
 
 func longSite(events string) string {
@@ -191,6 +202,12 @@ func TestLongRequestsAreCutSoonAfterTheirKeyEndsAndNoOthersAre(t *testing.T) {
 		g.endsAfter("a socket "+v.what, v.streams[1], v.earliest)
 	}
 	g.watched(len(alive))
+	for _, v := range victims {
+		g.await("a line in the log for each cancelled request "+v.what, func() bool { return g.cancelled(v.key) == len(v.streams) })
+	}
+	if n := g.cancelled(good); n > 0 {
+		t.Errorf("the log tells of %d cancelled requests of a good key", n)
+	}
 	for _, s := range append(spared, alive...) {
 		g.runs("a stream", s)
 		s.close()
