@@ -103,6 +103,9 @@ func (l *lab) warm(ctx context.Context, stock *target, s *scenario) error {
 
 // pair loads a scenario and stock Caddy at once.
 func (l *lab) pair(ctx context.Context, stock *target, s *scenario) (theirs, base shot, err error) {
+	if err := s.to.readStore(); err != nil {
+		return theirs, base, err
+	}
 	skip := s.first + s.at
 	fire := func(t *target) (shot, error) {
 		if s.http2 {

@@ -39,7 +39,8 @@ const method = `How it was measured:
   within a minute, all together, which is charged where they are loaded a minute at a time. A first use is written within a second;
   the second after the load is charged, too.
 - Always a miss is 100k keys and the smallest index. It is shown with usage off, too, ten seconds at a time: the first second, after
-  all other gateways, finds nothing of the store in the caches of the processor.
+  all other gateways, finds nothing of the store in the caches of the processor. Before each load in a duel the file is read through:
+  some machines take back memory that lies idle for a minute, as a store does while others are loaded.
 - *The identical pair*, stock Caddy against itself in the same run, shows the noise. Figures are divided by it, those of
   loads that last ten seconds or a minute by one of a minute, if there is one. Whatever is nearer to 1 than its quartiles are says nothing.
 - Rates and latencies come from gateways that are loaded alone, in turns. They are noisier.
