@@ -82,6 +82,24 @@ func TestReaderNeverSeesHalfOfAKey(t *testing.T) {
 	t.Logf("one was read %d times, the other %d", seen[0], seen[1])
 }
 
+// Of the atomics that order the two, the race detector must see some: else it takes
+// the texts for those of a race.
+func TestTextsAreWrittenBeforeTheyAreFound(t *testing.T) {
+	x := newIndex(minCapacity)
+	for n, id := range indexIDs(100) {
+		k := indexKey(id, n)
+		go x.put(k)
+		e, found := x.found(id)
+		for ; !found; e, found = x.found(id) {
+			runtime.Gosched()
+		}
+		// A comparison alone is nothing to the detector.
+		if got := append([]byte(e.organization), e.owner...); string(got) != k.OrganizationID+k.owner() {
+			t.Fatalf("%s: found %q", id, got)
+		}
+	}
+}
+
 // More keys than room, few sets, and everybody at once: readers must find the
 // key that they asked for or none, and never a version that was gone before
 // they asked.
